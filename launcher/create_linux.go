@@ -1,0 +1,140 @@
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Container is a mount namespace with an assembled root file system, ready
+// to be joined, and what its tasks apply (package wire's format). It needs no
+// process: it lives while a task is in it or the descriptor is open.
+type Container struct {
+	Mount, Result *os.File
+	Notes         []string // lines for the user
+}
+
+// Close releases the descriptors.
+func (c *Container) Close() {
+	c.Mount.Close()
+	c.Result.Close()
+}
+
+// A Creation is everything that making one container takes.
+type Creation struct {
+	Exe     string // berth-create
+	Users   *UserNamespaces
+	Request *Request
+	// Stage is root's part on a managed node; nil when the user does it all.
+	Stage *Stage
+	// ServeFUSE serves the image on a FUSE descriptor when the request's
+	// image is of that kind. It starts the server and returns.
+	ServeFUSE func(ctx context.Context, dev *os.File) error
+}
+
+// Create builds the container. Building happens in a process of the user's
+// (`berth-create inside`); what that process hands back is checked for its
+// type and used for the same user's tasks alone. The error is a *Failure when
+// there is something to tell the user.
+func (c *Creation) Create(ctx context.Context) (*Container, error) {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, err
+	}
+	defer ours.Close()
+	var stderr bytes.Buffer
+	cmd, err := c.start(ctx, theirs, &stderr)
+	theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start the container's builder: %w", err)
+	}
+	container, err := c.converse(ctx, ours)
+	// Its end is part of the answer: libcontainer's init must be gone before
+	// the caller goes on. On an error it has nothing more to do.
+	if err != nil {
+		_ = cmd.Process.Kill()
+	}
+	if werr := cmd.Wait(); err != nil {
+		return nil, explain(err, werr, stderr.Bytes())
+	}
+	return container, nil
+}
+
+// explain adds what the builder printed to an error that has no words for the
+// user of its own.
+func explain(err, exit error, output []byte) error {
+	if f, ok := err.(*Failure); ok { //nolint:errorlint // only the bare type is complete
+		return f
+	}
+	if exit != nil {
+		err = fmt.Errorf("%w (%w)", err, withOutput(exit, output))
+	}
+	return err
+}
+
+func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Buffer) (*exec.Cmd, error) {
+	cmd := exec.CommandContext(ctx, c.Exe, "inside", "--userns=4")
+	cmd.Args[0] = "berth-create"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.Dir = "/"
+	cmd.Stderr = stderr
+	cmd.ExtraFiles = []*os.File{channel, c.Users.Outer}
+	if c.Stage == nil {
+		return cmd, cmd.Start()
+	}
+	c.Request.Work = filepath.Join(c.Stage.Dir, stageWork)
+	if c.Stage.Image != nil {
+		c.Request.Image = Root{Kind: RootMounted, Path: filepath.Join(c.Stage.Dir, stageImage)}
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(c.Request.User), Setsid: true}
+	return cmd, c.Stage.run(c.Users, cmd.Start)
+}
+
+func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, error) {
+	if err := SendRequest(channel, c.Request); err != nil {
+		return nil, err
+	}
+	for {
+		r, files, err := receiveReply(channel)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case r.Failure != nil:
+			closeAll(files)
+			return nil, r.Failure
+		case r.FUSE:
+			if err := c.serve(ctx, files); err != nil {
+				return nil, err
+			}
+		case r.Ready:
+			return newContainer(r, files)
+		}
+	}
+}
+
+func (c *Creation) serve(ctx context.Context, files []*os.File) error {
+	defer closeAll(files)
+	if c.ServeFUSE == nil || len(files) != 1 {
+		return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
+	}
+	return c.ServeFUSE(ctx, files[0])
+}
+
+func newContainer(r *Reply, files []*os.File) (*Container, error) {
+	if len(files) != 2 {
+		closeAll(files)
+		return nil, fmt.Errorf("the container's builder sent %d descriptors", len(files))
+	}
+	if err := checkNSType(files[0], unix.CLONE_NEWNS); err != nil {
+		closeAll(files)
+		return nil, fmt.Errorf("the container's mount namespace: %w", err)
+	}
+	return &Container{Mount: files[0], Result: files[1], Notes: r.Notes}, nil
+}

@@ -1,0 +1,71 @@
+package inside
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+)
+
+// start lets libcontainer mount the binds and pivot into the root file
+// system. It returns libcontainer's init, stopped before its exec: everything
+// is in place, nothing of the image has run, and nothing ever runs in it.
+// Tasks join the namespaces instead, so the caller kills init once it holds
+// them.
+//
+// There is no user namespace in the config: we are already in the job's, and
+// libcontainer refuses a new one that has no mapping for 0.
+func start(r *rootfs, binds []bind) (*libcontainer.Process, error) {
+	container, err := libcontainer.Create(filepath.Join(r.work, "state"), "c", config(r, binds))
+	if err != nil {
+		return nil, fmt.Errorf("libcontainer: %w", err)
+	}
+	yes := true
+	p := &libcontainer.Process{
+		// libcontainer checks that the program exists. An image need not have
+		// any particular one, but this link always leads to one.
+		Args: []string{"/proc/self/exe"},
+		Cwd:  "/", Init: true, NoNewPrivileges: &yes, LogLevel: "4",
+	}
+	if err := container.Start(p); err != nil {
+		return nil, fmt.Errorf("libcontainer: %w", err)
+	}
+	return p, nil
+}
+
+func config(r *rootfs, binds []bind) *configs.Config {
+	c := &configs.Config{
+		Rootfs:          r.path,
+		Namespaces:      configs.Namespaces{{Type: configs.NEWNS}},
+		RootlessCgroups: true, // the job's cgroup stays as it is
+		Cgroups: &cgroups.Cgroup{
+			Name: fmt.Sprintf("berth-%d", os.Getpid()), Resources: &cgroups.Resources{}, Rootless: true,
+		},
+		NoNewKeyring: true,
+	}
+	for i := range binds {
+		c.Mounts = append(c.Mounts, binds[i].config())
+	}
+	return c
+}
+
+func (b *bind) config() *configs.Mount {
+	m := &configs.Mount{Source: b.source, Destination: b.target, Device: "bind", PropagationFlags: []int{b.propagation}}
+	if b.tmpfs {
+		m.Source, m.Device, m.Flags, m.Data = "tmpfs", "tmpfs", b.flags, b.data
+		return m
+	}
+	m.Flags = b.flags | unix.MS_BIND | unix.MS_REC
+	if b.single {
+		m.Flags &^= unix.MS_REC
+	}
+	if b.readonly {
+		// Recursive, so that what is mounted below is read-only too (Linux 5.12).
+		m.RecAttr = &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	}
+	return m
+}

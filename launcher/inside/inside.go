@@ -1,0 +1,145 @@
+// Package inside builds one container as the user, inside the job's user
+// namespace N1. It is the program `berth-create inside`: package nsenter has
+// joined N1 and taken a new mount namespace before it starts, which is what
+// locks nosuid, nodev and read-only on every mount that root made.
+//
+// The steps are files of this package in the order the data takes:
+//
+//	mounts.go     options      -> binds
+//	rootfs.go     image, binds -> overlay with every mount point in place
+//	container.go  overlay      -> mount namespace (libcontainer)
+//	result.go     image config -> what tasks apply after joining
+//
+// Nothing here is privileged: a user who takes over this process gains what
+// `unshare -Ur` gives them anyway.
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/berth-hpc/berth/launcher"
+	"golang.org/x/sys/unix"
+)
+
+// Run serves one request on the channel (a SOCK_SEQPACKET socket) and
+// returns when the container's namespaces have been handed over. Failures go
+// to the other side; the error returned is for the exit status alone.
+func Run(channel *os.File) error {
+	req, err := launcher.ReceiveRequest(channel)
+	if err != nil {
+		return err
+	}
+	err = build(channel, req)
+	if err != nil {
+		return errors.Join(err, launcher.SendReply(channel, &launcher.Reply{Failure: failure(err)}))
+	}
+	return nil
+}
+
+func build(channel *os.File, req *launcher.Request) error {
+	image, err := parseConfig(req.Config)
+	if err != nil {
+		return err
+	}
+	r, err := newRootfs(req)
+	if err != nil {
+		return err
+	}
+	if err := r.attachImage(channel, req.Image); err != nil {
+		return err
+	}
+	binds, err := prepare(req, r)
+	if err != nil {
+		return err
+	}
+	init, err := start(r, binds)
+	if err != nil {
+		return err
+	}
+	pid, err := init.Pid()
+	if err != nil {
+		return err
+	}
+	// Wait reaps init; its error says only that it was killed.
+	defer func() { _ = unix.Kill(pid, unix.SIGKILL); _, _ = init.Wait() }()
+	return handOver(channel, req, image, pid)
+}
+
+// prepare turns what was asked into binds whose targets exist, and mounts the
+// overlay under them.
+func prepare(req *launcher.Request, r *rootfs) ([]bind, error) {
+	if err := writeAccounts(req, r.image, r.work); err != nil {
+		return nil, err
+	}
+	all, err := plan(req, r.work)
+	if err != nil {
+		return nil, err
+	}
+	binds, err := present(all)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.addPoints(binds); err != nil {
+		return nil, err
+	}
+	return binds, r.mount(req.Writable)
+}
+
+// present drops optional binds without a source and refuses the others.
+func present(all []bind) ([]bind, error) {
+	var out []bind
+	for _, b := range all {
+		if !b.tmpfs {
+			if _, err := os.Stat(b.source); err != nil {
+				if b.optional {
+					continue
+				}
+				return nil, missingSource(b.source, err)
+			}
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func missingSource(source string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return userError("mount: source path does not exist: "+source,
+			"check the path on the compute node; it may exist on the login node only")
+	}
+	return userError(fmt.Sprintf("mount: source path %s: %v", source, errors.Unwrap(err)),
+		"choose a source that you may read on the compute node")
+}
+
+func handOver(channel *os.File, req *launcher.Request, image *imageConfig, pid int) error {
+	cwd := workdir(req, image)
+	if err := checkWorkdir(pid, cwd, req.Workdir != ""); err != nil {
+		return err
+	}
+	res, err := result(cwd, image.Config.Env)
+	if err != nil {
+		return err
+	}
+	defer res.Close()
+	mnt, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return err
+	}
+	defer mnt.Close()
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true}, mnt, res)
+}
+
+// attachImage makes the image's tree readable at r.image.
+func (r *rootfs) attachImage(channel *os.File, image launcher.Root) error {
+	switch image.Kind {
+	case launcher.RootMounted:
+		return nil
+	case launcher.RootFolder:
+		return r.bindFolder(image.Path)
+	case launcher.RootFUSE:
+		return r.mountFUSE(channel)
+	}
+	return fmt.Errorf("unknown kind of image %q", image.Kind)
+}

@@ -1,0 +1,96 @@
+package inside
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/wire"
+	"golang.org/x/sys/unix"
+)
+
+// imageConfig is the part of an image's config that a container needs; the
+// store's image.json has it under "config" with OCI's names.
+type imageConfig struct {
+	Config struct {
+		Env        []string
+		WorkingDir string
+		Entrypoint []string
+		Cmd        []string
+	} `json:"config"`
+}
+
+func parseConfig(raw []byte) (*imageConfig, error) {
+	c := new(imageConfig)
+	if len(raw) == 0 {
+		return c, nil
+	}
+	if err := json.Unmarshal(raw, c); err != nil {
+		return nil, fmt.Errorf("read image config: %w", err)
+	}
+	return c, nil
+}
+
+// workdir is where tasks start: what the user asked for, else the image's, else /.
+func workdir(req *launcher.Request, c *imageConfig) string {
+	switch {
+	case req.Workdir != "":
+		return req.Workdir
+	case c.Config.WorkingDir != "":
+		return c.Config.WorkingDir
+	}
+	return "/"
+}
+
+// checkWorkdir looks the folder up in the finished container of process pid,
+// so that a missing one is one clear error and not one per task.
+func checkWorkdir(pid int, dir string, asked bool) error {
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(int(root.Fd()), dir, &how)
+	if err == nil {
+		return unix.Close(fd)
+	}
+	remedy := "the image's WorkingDir is not in the image; give --container-workdir"
+	if asked {
+		remedy = "give a folder that exists in the image or in a mount to --container-workdir"
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		err = errors.New("no such folder in the container")
+	}
+	return userError(fmt.Sprintf("working directory %s: %v", dir, err), remedy)
+}
+
+// result writes what every task applies after joining into a sealed memory
+// file: its folder and the image's variables, in the image's order.
+func result(cwd string, env []string) (*os.File, error) {
+	m := wire.Message{{Key: "cwd", Value: cwd}}
+	for _, e := range env {
+		m = m.Add("env", e)
+	}
+	data, err := m.Encode()
+	if err != nil {
+		return nil, userError(fmt.Sprintf("the image's environment: %v", err), "rebuild the image with a smaller environment")
+	}
+	fd, err := unix.MemfdCreate("berth-result", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "result")
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return nil, err
+	}
+	const seals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("fcntl(F_ADD_SEALS)", err)
+	}
+	return f, nil
+}

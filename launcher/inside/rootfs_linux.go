@@ -1,0 +1,171 @@
+package inside
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/berth-hpc/berth/launcher"
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
+)
+
+// A rootfs is the assembled tree of one container: the image below, a layer
+// of mount points (and of changes, if writable) above.
+type rootfs struct {
+	work  string // tmpfs of this container
+	image string // the image's tree
+	path  string // the overlay
+}
+
+// newRootfs covers req.Work with a tmpfs of the user's own. The tmpfs, like
+// everything made here, is part of the container's mount namespace and goes
+// with it.
+func newRootfs(req *launcher.Request) (*rootfs, error) {
+	const flags = unix.MS_NOSUID | unix.MS_NODEV
+	if err := unix.Mount("tmpfs", req.Work, "tmpfs", flags, "mode=0755"); err != nil {
+		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "run `berth doctor` on this node")
+	}
+	r := &rootfs{work: req.Work, image: req.Image.Path, path: filepath.Join(req.Work, "rootfs")}
+	for _, d := range []string{"points", "scratch", "rootfs", "state"} {
+		if err := os.Mkdir(filepath.Join(r.work, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// addPoints makes what is missing in the image so that every bind has a
+// target: in the layer above, as the user, because the image is read-only and
+// its folders belong to somebody who may not be mapped here. Symbolic links
+// of the image are resolved inside the image; it can't change meanwhile.
+func (r *rootfs) addPoints(binds []bind) error {
+	for i := range binds {
+		isDir, err := sourceIsDir(&binds[i])
+		if err != nil {
+			return err
+		}
+		full, err := securejoin.SecureJoin(r.image, binds[i].target)
+		if err != nil {
+			return fmt.Errorf("resolve mount target %s: %w", binds[i].target, err)
+		}
+		rel := strings.TrimPrefix(strings.TrimPrefix(full, r.image), "/")
+		if err := r.addPoint(rel, isDir); err != nil {
+			return userError(fmt.Sprintf("mount target %s: %v", binds[i].target, err),
+				"choose another target: the image has something else there")
+		}
+		binds[i].target = "/" + rel
+	}
+	return nil
+}
+
+func sourceIsDir(b *bind) (bool, error) {
+	if b.tmpfs {
+		return true, nil
+	}
+	st, err := os.Stat(b.source)
+	if err != nil {
+		return false, err
+	}
+	return st.IsDir(), nil
+}
+
+// addPoint makes rel in the layer unless the image has it in the right form.
+// Folders on the way keep the mode they have in the image.
+func (r *rootfs) addPoint(rel string, isDir bool) error {
+	if ok, err := exists(filepath.Join(r.image, rel), isDir); ok || err != nil {
+		return err
+	}
+	parts := strings.Split(rel, "/")
+	for i := range parts {
+		p := filepath.Join(parts[:i+1]...)
+		last := i == len(parts)-1
+		if last && !isDir {
+			return r.addFile(p)
+		}
+		if err := r.addDir(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exists tells whether p is there in the form that a mount needs.
+func exists(p string, isDir bool) (bool, error) {
+	st, err := os.Lstat(p)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case errors.Is(err, unix.ENOTDIR):
+		return false, errors.New("a file is in the way")
+	case err != nil:
+		return false, err
+	case isDir && !st.IsDir():
+		return false, errors.New("a folder is mounted onto a file")
+	case !isDir && st.IsDir():
+		return false, errors.New("a file is mounted onto a folder")
+	}
+	return true, nil
+}
+
+func (r *rootfs) addDir(rel string) error {
+	mode := os.FileMode(0o755)
+	if st, err := os.Lstat(filepath.Join(r.image, rel)); err == nil {
+		if !st.IsDir() {
+			return errors.New("a file is in the way")
+		}
+		mode = st.Mode() & (os.ModePerm | os.ModeSticky)
+	}
+	p := filepath.Join(r.work, "points", rel)
+	if err := os.Mkdir(p, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// The user must be able to pass: a folder that root alone may enter in
+	// the image would hide the mount below it.
+	return os.Chmod(p, mode|0o700)
+}
+
+func (r *rootfs) addFile(rel string) error {
+	f, err := os.OpenFile(filepath.Join(r.work, "points", rel), os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// mount puts the layers together. Read-only is an overlay of lower layers
+// alone, which the kernel never lets be remounted writable; writable keeps
+// the changes in the tmpfs. Needs Linux 5.11 (overlay in user namespaces).
+func (r *rootfs) mount(writable bool) error {
+	points, image := escape(filepath.Join(r.work, "points")), escape(r.image)
+	options := fmt.Sprintf("lowerdir=%s:%s", points, image)
+	if writable {
+		options = fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr",
+			image, points, escape(filepath.Join(r.work, "scratch")))
+	}
+	err := unix.Mount("overlay", r.path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
+	if err != nil {
+		return siteError(fmt.Sprintf("mount the root file system: overlay: %v", err),
+			"run `berth doctor` on this node: overlayfs in user namespaces needs Linux 5.11")
+	}
+	return nil
+}
+
+// escape protects the separators of overlay's options in a path.
+func escape(p string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(p)
+}
+
+// bindFolder makes an unpacked image the tree below.
+func (r *rootfs) bindFolder(folder string) error {
+	r.image = filepath.Join(r.work, "image")
+	if err := os.Mkdir(r.image, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(folder, r.image, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind the image %s: %w", folder, err)
+	}
+	return nil
+}

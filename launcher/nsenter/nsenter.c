@@ -1,0 +1,251 @@
+/*
+ * What must happen before Go's threads exist: a process with several threads
+ * can neither create nor join a user namespace (setns(2), unshare(2)). This
+ * constructor runs before the Go runtime and acts only when berth-create was
+ * started as `berth-create userns …` or `berth-create inside …`; everything
+ * else passes through untouched.
+ *
+ *   userns UID GID [GID,...]   makes N1 and N2 and sends them on descriptor 3
+ *   inside --userns=FD         joins N1 and takes a mount namespace of its own
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CHANNEL 3
+#define MAX_GROUPS 1024
+
+/* Says why on descriptor 2, which the parent collects, and ends the process. */
+static void die(const char *step)
+{
+	dprintf(2, "%s: %s\n", step, strerror(errno));
+	_exit(1);
+}
+
+static void write_file(pid_t pid, const char *name, const char *text)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		die(path);
+	close(fd);
+}
+
+static void sync_send(int fd)
+{
+	if (write(fd, "", 1) != 1)
+		die("write to sync pipe");
+}
+
+static void sync_wait(int fd)
+{
+	char c;
+
+	if (read(fd, &c, 1) != 1) {
+		errno = EPIPE;
+		die("wait for the other process");
+	}
+}
+
+/* "inside outside 1" lines; groups but the first are mapped to themselves. */
+static void gid_lines(char *buf, size_t size, gid_t inside, gid_t outside, const gid_t *groups, int n)
+{
+	size_t used = (size_t)snprintf(buf, size, "%u %u 1\n", inside, outside);
+
+	for (int i = 0; i < n && used < size; i++)
+		used += (size_t)snprintf(buf + used, size - used, "%u %u 1\n", groups[i], groups[i]);
+	if (used >= size) {
+		errno = E2BIG;
+		die("gid map");
+	}
+}
+
+static void send_fds(const int *fds, int n)
+{
+	char byte = 0, control[CMSG_SPACE(2 * sizeof(int))] = {0};
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+			     .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int))};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN((size_t)n * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, (size_t)n * sizeof(int));
+	if (sendmsg(CHANNEL, &msg, 0) < 0)
+		die("send namespaces");
+}
+
+static int open_userns(pid_t pid)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%d/ns/user", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		die(path);
+	return fd;
+}
+
+/* Starts a child that unshares a user namespace, tells so, and waits. */
+static pid_t child_in_userns(int told[2], int go[2])
+{
+	pid_t pid;
+
+	if (pipe2(told, O_CLOEXEC) || pipe2(go, O_CLOEXEC))
+		die("pipe");
+	pid = fork();
+	if (pid < 0)
+		die("fork");
+	if (pid > 0) {
+		close(told[1]);
+		close(go[0]);
+		return pid;
+	}
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	close(told[0]);
+	close(go[1]);
+	return 0;
+}
+
+/* Runs as root in appearance inside N1: makes N2 (uid X shown as itself). */
+static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
+{
+	static char map[MAX_GROUPS * 32];
+	int told[2], go[2], fds[2];
+	pid_t pid = child_in_userns(told, go);
+
+	if (pid == 0) {
+		if (unshare(CLONE_NEWUSER))
+			die("create the nested user namespace");
+		sync_send(told[1]);
+		sync_wait(go[0]);
+		_exit(0);
+	}
+	sync_wait(told[0]);
+	snprintf(map, sizeof map, "%u 0 1\n", uid);
+	write_file(pid, "uid_map", map);
+	gid_lines(map, sizeof map, gid, 0, groups, n);
+	write_file(pid, "gid_map", map);
+	fds[0] = open_userns(getpid());
+	fds[1] = open_userns(pid);
+	send_fds(fds, 2);
+	sync_send(go[1]);
+	waitpid(pid, NULL, 0);
+	_exit(0);
+}
+
+/* The user, with CAP_SYS_ADMIN kept where we had it, so that sites which
+ * forbid unprivileged user namespaces can still run managed jobs. The kernel
+ * makes the effective uid the owner of the new namespace (user_namespaces(7)). */
+static void become(uid_t uid, gid_t gid, const gid_t *groups, int n)
+{
+	gid_t all[MAX_GROUPS + 1];
+
+	if (geteuid() == uid)
+		return;
+	all[0] = gid;
+	memcpy(all + 1, groups, (size_t)n * sizeof(gid_t));
+	if (prctl(PR_SET_SECUREBITS, 1 << 2 /* SECBIT_NO_SETUID_FIXUP */))
+		die("keep capabilities");
+	if (setgroups((size_t)n + 1, all) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
+		die("become the user");
+}
+
+static void make_userns(uid_t uid, gid_t gid, const gid_t *groups, int n)
+{
+	static char map[MAX_GROUPS * 32];
+	int told[2], go[2], status;
+	pid_t pid;
+
+	/* Without privilege the kernel maps no group but the process's own. */
+	if (geteuid() != 0)
+		n = 0;
+	pid = child_in_userns(told, go);
+	if (pid == 0) {
+		become(uid, gid, groups, n);
+		if (unshare(CLONE_NEWUSER))
+			die("create the user namespace");
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing uid cleared it */
+		/* From here on it holds no more than its user may. Undumpable, its
+		 * children's /proc files would belong to root, maps included. */
+		prctl(PR_SET_DUMPABLE, 1);
+		sync_send(told[1]);
+		sync_wait(go[0]);
+		make_n2(uid, gid, groups, n);
+	}
+	sync_wait(told[0]);
+	snprintf(map, sizeof map, "0 %u 1\n", uid);
+	write_file(pid, "setgroups", "deny");
+	write_file(pid, "uid_map", map);
+	gid_lines(map, sizeof map, 0, gid, groups, n);
+	write_file(pid, "gid_map", map);
+	sync_send(go[1]);
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status))
+		_exit(1);
+	_exit(0);
+}
+
+static int parse_groups(const char *list, gid_t gid, gid_t *groups)
+{
+	int n = 0;
+
+	while (list && *list && n < MAX_GROUPS) {
+		char *end;
+		unsigned long g = strtoul(list, &end, 10);
+
+		if (end == list)
+			break;
+		if (g != gid && g != 0)
+			groups[n++] = (gid_t)g;
+		list = *end == ',' ? end + 1 : end;
+	}
+	return n;
+}
+
+static void enter(const char *arg)
+{
+	const char *prefix = "--userns=";
+
+	if (strncmp(arg, prefix, strlen(prefix)))
+		return;
+	if (setns(atoi(arg + strlen(prefix)), CLONE_NEWUSER))
+		die("join the job's user namespace");
+	if (unshare(CLONE_NEWNS))
+		die("create the container's mount namespace");
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL))
+		die("make mounts private");
+	prctl(PR_SET_DUMPABLE, 1);
+}
+
+__attribute__((constructor)) static void before_go(int argc, char **argv)
+{
+	static gid_t groups[MAX_GROUPS];
+
+	if (argc >= 4 && !strcmp(argv[1], "userns")) {
+		uid_t uid = (uid_t)strtoul(argv[2], NULL, 10);
+		gid_t gid = (gid_t)strtoul(argv[3], NULL, 10);
+		int n = parse_groups(argc > 4 ? argv[4] : "", gid, groups);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		make_userns(uid, gid, groups, n);
+	}
+	if (argc >= 3 && !strcmp(argv[1], "inside"))
+		enter(argv[2]);
+}

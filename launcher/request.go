@@ -1,0 +1,72 @@
+package launcher
+
+import "encoding/json"
+
+// A Request is what the process inside the user namespace needs to build one
+// container. It travels as one JSON message from the helper (root on a managed
+// node, the user elsewhere) to `berth-create inside`, which runs as the user:
+// what the user asked for is passed on as it came and interpreted only there.
+type Request struct {
+	User  User   `json:"user"`
+	Image Root   `json:"image"`
+	Work  string `json:"work"` // an existing empty folder that a tmpfs may cover
+	// Writable asks for a root file system that can be changed, in memory.
+	Writable bool `json:"writable,omitempty"`
+	// Remap leaves the tasks in N1, where the user appears as root.
+	Remap bool `json:"remap,omitempty"`
+	// SiteMounts come from the admin, Mounts from the user (Slurm's option
+	// values, SRC:DST[:FLAGS][,...]); both are raw text.
+	SiteMounts []string `json:"siteMounts,omitempty"`
+	Mounts     []string `json:"mounts,omitempty"`
+	MountHome  bool     `json:"mountHome,omitempty"`
+	// Workdir is where tasks start; "" means the image's WorkingDir, else "/".
+	Workdir string `json:"workdir,omitempty"`
+	Job     Job    `json:"job"`
+	// Config is the image's config, as the store keeps it. The helper does
+	// not look into it.
+	Config json.RawMessage `json:"config,omitempty"`
+}
+
+// A Job holds the paths of the job that must stay visible in the container at
+// the same place. Empty ones are skipped.
+type Job struct {
+	Dir        string   `json:"dir,omitempty"`        // the task's working directory on the host
+	TmpDir     string   `json:"tmpdir,omitempty"`     // $TMPDIR
+	Spool      string   `json:"spool,omitempty"`      // folder of the batch script
+	PMIx       string   `json:"pmix,omitempty"`       // $PMIX_SERVER_TMPDIR
+	PrologFile []string `json:"prologFile,omitempty"` // read-only: Slurm runs them inside
+}
+
+// How an image's tree becomes the lower layer of the container.
+const (
+	RootMounted = "mounted" // Path is a mounted image
+	RootFolder  = "folder"  // Path is an unpacked image
+	RootFUSE    = "fuse"    // inside opens /dev/fuse and sends it out to be served
+)
+
+// A Root says where the image's tree comes from.
+type Root struct {
+	Kind string `json:"kind"`
+	Path string `json:"path,omitempty"`
+}
+
+// A Reply is one message from `berth-create inside`. With FUSE set it carries
+// the descriptor of /dev/fuse to be served; with Ready the mount namespace
+// and the result for the tasks (a memory file in package wire's format);
+// otherwise it is a failure.
+type Reply struct {
+	FUSE    bool     `json:"fuse,omitempty"`
+	Ready   bool     `json:"ready,omitempty"`
+	Notes   []string `json:"notes,omitempty"` // lines for the user, at most once per node
+	Failure *Failure `json:"failure,omitempty"`
+}
+
+// A Failure is an error in words for the user: the cause, what to do, and who
+// can fix it ("user", "site" or "bug").
+type Failure struct {
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"`
+	Blame  string `json:"blame"`
+}
+
+func (f *Failure) Error() string { return f.Text }
