@@ -1,0 +1,85 @@
+# boot.sh DIR MACHINE: process number 1 of a machine's fresh namespaces. It
+# assembles the root, makes it "/", forgets the host's and becomes tini.
+# shellcheck shell=bash
+
+set -euo pipefail
+umask 022
+
+DIR=$1 MACHINE=$2
+root=$DIR/machines/$MACHINE/root
+# shellcheck source=common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# /proc is still the host's, so this is the pid by which the host knows us.
+read -r pid _ </proc/self/stat
+record_pid "$DIR/machines/$MACHINE/pid" "$pid"
+hostname "$MACHINE"
+
+mount_system() {
+  local entry
+  mount --bind "$root" "$root"
+  for entry in /usr /bin /sbin /lib /lib32 /lib64 /libx32; do
+    [[ -d $entry && ! -L $entry ]] || continue
+    mount --bind "$entry" "$root$entry"
+    mount -o remount,bind,ro "$root$entry"
+  done
+  mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
+  mount -t sysfs -o nosuid,nodev,noexec,ro sysfs "$root/sys"
+  mount_cgroups
+  # The host's devices (loop, fuse), but terminals and shared memory apart.
+  mount --bind /dev "$root/dev"
+  mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts "$root/dev/pts"
+  mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/dev/shm"
+  mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs "$root/run"
+  mkdir -m 1777 "$root/run/lock"
+  mkdir "$root/run/munge"
+  mount --bind "$DIR/munge" "$root/run/munge"
+  mount --bind "$DIR/slurm" "$root/etc/slurm"
+  mount -o remount,bind,ro "$root/etc/slurm"
+  mount --bind "$DIR/home" "$root/home"
+  mount --bind "$DIR/shared" "$root/shared"
+}
+
+# The host's cgroups are visible and nothing in the cluster can change them.
+mount_cgroups() {
+  local target
+  mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"
+  while read -r _ _ _ _ target _; do
+    [[ $target == "$root/sys/fs/cgroup"* ]] && mount -o remount,bind,ro "$target"
+  done </proc/self/mountinfo
+  return 0
+}
+
+# DIR/binds has a line "ro|rw<TAB>SRC<TAB>DST" for each folder or file to show.
+mount_binds() {
+  local mode src dst
+  while IFS=$'\t' read -r mode src dst; do
+    if [[ -d $src ]]; then
+      mkdir -p "$root$dst"
+    else
+      mkdir -p "$(dirname "$root$dst")"
+      [[ -e $root$dst ]] || : >"$root$dst"
+    fi
+    mount --rbind "$src" "$root$dst"
+    [[ $mode == rw ]] || mount -o remount,bind,ro "$root$dst"
+  done <"$DIR/binds"
+}
+
+copy_files() {
+  local src dst
+  while IFS=$'\t' read -r src dst; do
+    install -D -m "$(stat -c %a "$src")" "$src" "$root$dst"
+  done <"$DIR/files"
+}
+
+mount_system
+mount_binds
+copy_files
+cd "$root"
+pivot_root . .old
+cd /
+umount -l /.old
+rmdir /.old
+# As systemd does on a real machine: what Berth does must work below it.
+mount --make-rshared /
+exec tini -- sleep infinity

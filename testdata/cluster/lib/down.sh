@@ -1,0 +1,41 @@
+# Taking a cluster down. Sourced.
+# shellcheck shell=bash
+
+# detach_loops frees loop devices whose file lies in the cluster's folder. One
+# that was set to free itself is gone with the last mount; a test that ended
+# between losetup and mount leaves another kind. Files are told by device and
+# inode, for the names that the kernel knew are gone with the machines.
+detach_loops() {
+  local name inode device held
+  while read -r name inode device; do
+    held=$(find "$DIR/machines" "$DIR/home" "$DIR/shared" -xdev -inum "$inode" -type f -print -quit 2>/dev/null) || true
+    [[ -n $held && $(stat -c %Hd:%Ld "$held") == "$device" ]] || continue
+    losetup -d "$name"
+  done < <(losetup -n -l -O NAME,BACK-INO,BACK-MAJ:MIN 2>/dev/null)
+}
+
+# stop_machines kills process number 1 of each machine: the kernel then kills
+# everything in its pid namespace, and mounts and network go with the rest.
+stop_machines() {
+  local file failed=0
+  for file in "$DIR"/spawned/*.pid "$DIR"/machines/*/unshare.pid "$DIR"/machines/*/pid; do
+    [[ -f $file ]] || continue
+    kill_recorded "$file" KILL || failed=1
+  done
+  return "$failed"
+}
+
+# remove_all does the work of down; DIR is known to be ours and locked.
+remove_all() {
+  stop_machines || die "some processes of $DIR do not end: $(cat "$DIR"/machines/*/pid)"
+  detach_loops
+  rm -rf --one-file-system "$DIR"
+}
+
+cmd_down() {
+  (($#)) && misuse "down takes no $1"
+  [[ -e $DIR ]] || return 0
+  ours || die "$DIR is not a cluster's folder; nothing removed"
+  lock 60 || return 0
+  remove_all
+}

@@ -1,0 +1,142 @@
+# One machine: its root folder, its namespaces, its network. Sourced.
+# shellcheck shell=bash
+
+readonly SUBNET=10.97.0
+
+# address MACHINE prints its address in the cluster's own network.
+address() {
+  if [[ $1 == ctl ]]; then echo "$SUBNET.1"; else echo "$SUBNET.$((10 + ${1#n}))"; fi
+}
+
+pid_file() { printf '%s/machines/%s/pid\n' "$DIR" "$1"; }
+
+# machine_pid MACHINE prints, in host numbers, its process number 1.
+machine_pid() {
+  [[ -d $DIR/machines/$1 ]] || die "no machine $1 in $DIR (is the cluster up?)"
+  live_pid "$(pid_file "$1")" || die "$1 is not running; try: cluster down"
+}
+
+write_passwd() {
+  cat >"$1/passwd" <<'PASSWD'
+root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+munge:x:981:981::/nonexistent:/usr/sbin/nologin
+slurm:x:982:982::/nonexistent:/usr/sbin/nologin
+berth:x:990:990:Berth:/nonexistent:/usr/sbin/nologin
+alice:x:2001:2001:Alice:/home/alice:/bin/bash
+bob:x:2002:2002:Bob:/home/bob:/bin/bash
+carol:x:2003:2003:Carol:/home/carol:/bin/bash
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+PASSWD
+  cat >"$1/group" <<'GROUP'
+root:x:0:
+daemon:x:1:
+tty:x:5:
+disk:x:6:
+munge:x:981:
+slurm:x:982:
+berth:x:990:
+users:x:100:
+alice:x:2001:
+bob:x:2002:
+carol:x:2003:
+project:x:3001:alice,bob
+biology:x:3002:alice
+nogroup:x:65534:
+GROUP
+  sed 's/:.*/:*:19000:0:99999:7:::/' "$1/passwd" >"$1/shadow"
+  sed 's/:.*/:*::/' "$1/group" >"$1/gshadow"
+  chmod 0640 "$1/shadow" "$1/gshadow"
+}
+
+write_hosts() {
+  local machine
+  printf '127.0.0.1 localhost\n'
+  while read -r machine; do
+    printf '%s %s\n' "$(address "$machine")" "$machine"
+  done < <(machines)
+}
+
+# make_etc makes the /etc that all machines start from: the host's, for the
+# loader, certificates and alternatives, without its secrets, its accounts and
+# the settings that lead out of the cluster's network.
+make_etc() {
+  local etc=$1
+  mkdir -p "$etc"
+  tar -C /etc -cf - --exclude={./shadow*,./gshadow*,./passwd*,./group*,./subuid*,./subgid*} \
+    --exclude={./ssh,./slurm,./munge,./apt,./pip.conf,./npmrc,./wgetrc,./gitconfig,./containers,./docker} \
+    --exclude={./berth,./maven,./cron*,./systemd,./fstab,./hosts,./hostname,./resolv.conf,./mtab,./environment} . |
+    tar -C "$etc" -xf -
+  write_passwd "$etc"
+  write_hosts >"$etc/hosts"
+  : >"$etc/resolv.conf"
+  : >"$etc/fstab"
+  : >"$etc/subuid"
+  : >"$etc/subgid"
+  ln -s ../proc/self/mounts "$etc/mtab"
+  printf 'passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\nprotocols: files\n' >"$etc/nsswitch.conf"
+  mkdir -p "$etc/slurm" "$etc/munge" "$etc/berth"
+}
+
+# make_root MACHINE makes its root folder: empty but for /etc, the skeleton of
+# /var and, if the host has no merged /usr, nothing else; the rest is mounted.
+make_root() {
+  local machine=$1 root=$DIR/machines/$1/root entry
+  mkdir -p "$root"/{dev,proc,sys,run,usr,home,shared,root,opt,srv,mnt,media,.old}
+  mkdir -p "$root"/var/{cache,lib/berth,lib/munge,lib/slurm,log/slurm,log/munge,spool/slurmd,spool/slurmctld}
+  mkdir -m 1777 "$root/tmp" "$root/var/tmp"
+  chmod 0700 "$root/root"
+  ln -s ../run "$root/var/run"
+  ln -s ../run/lock "$root/var/lock"
+  for entry in /bin /sbin /lib /lib32 /lib64 /libx32; do
+    if [[ -L $entry ]]; then
+      cp -a "$entry" "$root$entry"
+    elif [[ -d $entry ]]; then
+      mkdir "$root$entry"
+    fi
+  done
+  cp -a "$DIR/etc" "$root/etc"
+  printf '%s\n' "$machine" >"$root/etc/hostname"
+  chown 981:981 "$root"/var/{lib,log}/munge
+  chmod 0700 "$root"/var/{lib,log}/munge
+}
+
+# start_machine MACHINE becomes unshare and makes the namespaces; call it with
+# "&". unshare stays as the parent of process number 1, and --kill-child ends
+# the machine if unshare is killed.
+start_machine() {
+  close_inherited
+  exec </dev/null >>"$DIR/machines/$1/boot.log" 2>&1
+  exec env -i PATH="$BASE_PATH" LC_ALL=C setsid unshare \
+    --mount --net --uts --ipc --pid --fork --kill-child \
+    bash "$HERE/lib/boot.sh" "$DIR" "$1"
+}
+
+# booted MACHINE: boot.sh is through and tini is process number 1.
+booted() {
+  local pid name
+  pid=$(live_pid "$(pid_file "$1")") || return 1
+  { read -r name <"/proc/$pid/comm"; } 2>/dev/null || return 1
+  [[ $name == tini ]]
+}
+
+# start_network joins all machines by a bridge. It lives in ctl's network
+# namespace, so the host never sees it and clusters never meet.
+start_network() {
+  local ctl machine
+  ctl=$(machine_pid ctl)
+  {
+    printf 'link set lo up\nlink add br0 type bridge\n'
+    printf 'addr add %s/24 dev br0\nlink set br0 up\n' "$(address ctl)"
+    while read -r machine; do
+      [[ $machine == ctl ]] && continue
+      printf 'link add %s type veth peer name eth0 netns %s\n' "$machine" "$(machine_pid "$machine")"
+      printf 'link set %s master br0 up\n' "$machine"
+    done < <(machines)
+  } | nsenter -t "$ctl" -n ip -batch -
+  while read -r machine; do
+    [[ $machine == ctl ]] && continue
+    printf 'link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\n' "$(address "$machine")" |
+      nsenter -t "$(machine_pid "$machine")" -n ip -batch -
+  done < <(machines)
+}
