@@ -1,0 +1,48 @@
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// ServeSquashfs starts squashfuse_ll for image on the FUSE descriptor dev,
+// which `berth-create inside` has mounted. The server runs as user when root
+// calls this and as the caller otherwise; it leaves the caller's session,
+// holds no namespace of the container and ends by itself when the container
+// does. It needs squashfuse_ll with libfuse 3.3 or later (the mount point
+// /dev/fd/N): every distribution since 2019.
+func ServeSquashfs(ctx context.Context, image, dev *os.File, user User) error {
+	program, err := exec.LookPath("squashfuse_ll")
+	if err != nil {
+		return &Failure{
+			Text:   "mount the image: squashfuse_ll is not installed on " + hostname(),
+			Remedy: "install the squashfuse package", Blame: "site",
+		}
+	}
+	var output bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, "-o", "subtype=berth", "/proc/self/fd/3", "/dev/fd/4")
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.Dir = "/"
+	cmd.Stderr = &output
+	cmd.ExtraFiles = []*os.File{image, dev}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if os.Geteuid() != user.UID {
+		cmd.SysProcAttr.Credential = credential(user)
+	}
+	if err := cmd.Run(); err != nil { // it forks into the background once it serves
+		return fmt.Errorf("mount the image: squashfuse_ll: %w", withOutput(err, output.Bytes()))
+	}
+	return nil
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this node"
+	}
+	return name
+}
