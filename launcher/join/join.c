@@ -1,0 +1,141 @@
+#include "join.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Variables of the host that would name locales the image does not have. */
+static const char *const locale_names[] = {"LANG", "LANGUAGE", "LC_ALL"};
+
+/* The longest name of a variable that an image may set. */
+#define NAME_MAX_BYTES 1024
+
+__attribute__((format(printf, 2, 3))) static int fail(struct join_error *err, const char *format,
+                                                      ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(err->text, sizeof(err->text), format, args);
+  va_end(args);
+  return -1;
+}
+
+static ssize_t read_at(int fd, char *buf, size_t cap) {
+  size_t len = 0;
+  while (len < cap) {
+    ssize_t n = pread(fd, buf + len, cap - len, (off_t)len);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      return -1;
+    if (n == 0)
+      break;
+    len += (size_t)n;
+  }
+  return (ssize_t)len;
+}
+
+int join_read_result(int fd, struct join_result *result, struct join_error *err) {
+  ssize_t len = read_at(fd, result->data, sizeof(result->data));
+  if (len < 0)
+    return fail(err, "cannot read the container's result: %s", strerror(errno));
+  if (!wire_valid(result->data, (size_t)len))
+    return fail(err, "the container's result is damaged");
+  result->len = (size_t)len;
+  result->cwd = wire_get(result->data, result->len, "cwd");
+  if (result->cwd == NULL || result->cwd[0] != '/')
+    return fail(err, "the container's result names no working directory");
+  return 0;
+}
+
+/* Raw calls: the C library has no wrapper, and libcap is not needed for this. */
+static int drop_capabilities(void) {
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 && errno != EINVAL)
+    return -1;
+  return (int)syscall(SYS_capset, &header, none);
+}
+
+static int enter(int fd, int type, const char *what, struct join_error *err) {
+  if (setns(fd, type) == 0)
+    return 0;
+  return fail(err, "cannot enter the container's %s: %s", what, strerror(errno));
+}
+
+/* N2 owns nothing: there the process is the user again, without capabilities. */
+static int become_user(int user2, struct join_error *err) {
+  if (enter(user2, CLONE_NEWUSER, "second user namespace", err) < 0)
+    return -1;
+  if (drop_capabilities() < 0)
+    return fail(err, "cannot drop capabilities: %s", strerror(errno));
+  return 0;
+}
+
+int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err) {
+  if (enter(ns->user, CLONE_NEWUSER, "user namespace", err) < 0)
+    return -1;
+  if (enter(ns->mnt, CLONE_NEWNS, "mount namespace", err) < 0)
+    return -1;
+  if (chdir(cwd) < 0)
+    return fail(err, "cannot enter the working directory %s in the container: %s", cwd,
+                strerror(errno));
+  if (ns->user2 >= 0 && become_user(ns->user2, err) < 0)
+    return -1;
+  /* setns made the process undumpable; debuggers and CMA need it dumpable before exec too. */
+  if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
+    return fail(err, "cannot make the task dumpable: %s", strerror(errno));
+  return 0;
+}
+
+static bool list_has(const char *list, const char *name, size_t name_len) {
+  while (*list != '\0') {
+    size_t len = strcspn(list, ",");
+    if (len == name_len && memcmp(list, name, len) == 0)
+      return true;
+    list += len;
+    list += *list == ',';
+  }
+  return false;
+}
+
+static bool kept(const struct join_environment *env, const char *name) {
+  size_t len = strlen(name);
+  for (size_t i = 0; i < env->keep_count; i++)
+    if (list_has(env->keep[i], name, len))
+      return true;
+  return false;
+}
+
+static int set_one(const struct join_environment *env, const char *entry, struct join_error *err) {
+  char name[NAME_MAX_BYTES];
+  const char *equals = strchr(entry, '=');
+  if (equals == NULL || equals == entry || (size_t)(equals - entry) >= sizeof(name))
+    return fail(err, "the image sets a variable without a usable name");
+  memcpy(name, entry, (size_t)(equals - entry));
+  name[equals - entry] = '\0';
+  if (kept(env, name) && env->has(env->context, name))
+    return 0;
+  if (env->set(env->context, name, equals + 1) < 0)
+    return fail(err, "cannot set %s as the image asks", name);
+  return 0;
+}
+
+int join_set_environment(const struct join_result *result, const struct join_environment *env,
+                         struct join_error *err) {
+  struct wire_reader r;
+  struct wire_record rec;
+  for (size_t i = 0; i < sizeof(locale_names) / sizeof(locale_names[0]); i++)
+    if (!kept(env, locale_names[i]))
+      env->unset(env->context, locale_names[i]);
+  wire_read(&r, result->data, result->len);
+  while (wire_next(&r, &rec))
+    if (wire_key_is(&rec, "env") && set_one(env, rec.value, err) < 0)
+      return -1;
+  return 0;
+}

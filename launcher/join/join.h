@@ -1,0 +1,75 @@
+/*
+ * join: makes the calling process a task of a container that exists already.
+ *
+ * The container is given as open descriptors: its user namespaces, its mount
+ * namespace, and a result (a memory file in the format of wire.h) that says
+ * where tasks start and which variables the image sets. Only the caller's own
+ * credentials are used: the user namespaces belong to the user who joins.
+ *
+ * Callers must be single-threaded: the Slurm plugin in a forked task
+ * (spank/wait.c), and the program berth-join. Nothing here allocates memory
+ * or prints.
+ */
+#ifndef BERTH_JOIN_H
+#define BERTH_JOIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "wire.h"
+
+/* Why a join failed: a cause for the user, with errno's text in it. */
+struct join_error {
+  char text[512];
+};
+
+/* The namespaces of a container. user2 is -1 where tasks appear as root. */
+struct join_namespaces {
+  int user;  /* N1: the user namespace that owns mnt */
+  int mnt;   /* the mount namespace */
+  int user2; /* N2, below N1: there the user is themself */
+};
+
+/* What the container's creator leaves for its tasks. */
+struct join_result {
+  char data[WIRE_MAX]; /* a valid message */
+  size_t len;
+  const char *cwd; /* points into data */
+};
+
+/* An environment to be changed: the process's own, or Slurm's for the task. */
+struct join_environment {
+  void *context;
+  bool (*has)(void *context, const char *name);
+  int (*set)(void *context, const char *name, const char *value); /* 0 or -1 */
+  void (*unset)(void *context, const char *name);
+  /* Names that keep the host's value: comma lists. */
+  const char *const *keep;
+  size_t keep_count;
+};
+
+/*
+ * join_read_result reads the result from the start of fd. It copies, so that
+ * what is checked stays as it was. Returns 0, or -1 with err filled.
+ */
+int join_read_result(int fd, struct join_result *result, struct join_error *err);
+
+/*
+ * join_enter moves the process into the container and to cwd, in this order:
+ * user namespace, mount namespace, chdir, second user namespace. In the last
+ * it drops every capability; without one (user2 -1) they are kept, they are
+ * good for the container only. On an error the process may be in between: it
+ * must not run anything of the user's. Returns 0, or -1 with err filled.
+ */
+int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err);
+
+/*
+ * join_set_environment gives a task the image's variables: LANG, LANGUAGE and
+ * LC_ALL of the host go unless kept; each variable of the image replaces the
+ * host's unless it is kept and the host has it. Returns 0, or -1 with err
+ * filled.
+ */
+int join_set_environment(const struct join_result *result, const struct join_environment *env,
+                         struct join_error *err);
+
+#endif
