@@ -1,0 +1,150 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxJSON bounds the two JSON files of an image, in bytes. The largest image
+// configs known are a few hundred KiB of history, which we do not keep.
+const maxJSON = 1 << 20
+
+// An Image is one complete image in a store. Only a Store makes one.
+type Image struct {
+	dir    string
+	digest Digest
+}
+
+// Digest returns the digest of the image's manifest.
+func (im Image) Digest() Digest { return im.digest }
+
+// Dir returns the image's folder.
+func (im Image) Dir() string { return im.dir }
+
+// Rootfs returns the path of the squashfs file.
+func (im Image) Rootfs() string { return filepath.Join(im.dir, RootfsName) }
+
+// Open opens the squashfs file for reading. An opened image stays readable
+// when the store removes it.
+func (im Image) Open() (*os.File, error) {
+	f, err := openRegular(im.Rootfs())
+	return f, siteError("open image", im.digest.String(), err)
+}
+
+// Manifest is image.json: what runs need to know of an image.
+type Manifest struct {
+	Digest       Digest `json:"digest"`
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant,omitempty"`
+	Config       Config `json:"config"`
+}
+
+// Config is the part of an OCI image config that says how to run the image.
+type Config struct {
+	Env        []string          `json:"Env,omitempty"` // NAME=VALUE
+	WorkingDir string            `json:"WorkingDir,omitempty"`
+	Entrypoint []string          `json:"Entrypoint,omitempty"`
+	Cmd        []string          `json:"Cmd,omitempty"`
+	User       string            `json:"User,omitempty"`
+	Labels     map[string]string `json:"Labels,omitempty"`
+	StopSignal string            `json:"StopSignal,omitempty"`
+	Volumes    []string          `json:"Volumes,omitempty"`
+}
+
+// Record is record.json: where an image came from and what that cost.
+type Record struct {
+	Digest     Digest    `json:"digest"`
+	References []string  `json:"references"` // canonical forms it was asked for by, oldest first
+	Source     string    `json:"source"`     // host, folder or file that served it
+	Created    time.Time `json:"created"`    // end of the conversion, UTC
+	Layers     int       `json:"layers"`
+	// Sizes in bytes: the layers as transferred, the layers as tar streams,
+	// the squashfs file.
+	Compressed   int64 `json:"compressed_bytes"`
+	Uncompressed int64 `json:"uncompressed_bytes"`
+	Squashed     int64 `json:"squashed_bytes"`
+	// Times in seconds of wall clock, by phase: "pull", "unpack", "squash",
+	// "total". Phases overlap, so they may add up to more than the total.
+	Seconds   map[string]float64 `json:"seconds"`
+	Converter string             `json:"converter"`
+	Policy    string             `json:"policy"`
+	Version   string             `json:"berth_version"`
+}
+
+// Manifest reads image.json.
+func (im Image) Manifest() (Manifest, error) {
+	var m Manifest
+	if err := readJSON(filepath.Join(im.dir, ConfigName), &m); err != nil {
+		return Manifest{}, siteError("read image config", im.digest.String(), err)
+	}
+	return m, nil
+}
+
+// Record reads record.json.
+func (im Image) Record() (Record, error) {
+	var r Record
+	if err := readJSON(filepath.Join(im.dir, RecordName), &r); err != nil {
+		return Record{}, siteError("read image record", im.digest.String(), err)
+	}
+	return r, nil
+}
+
+// Remember adds reference to the image's record, so that lists can say by
+// which names an image is known. It writes only what is new. Two processes
+// that remember different names at one instant may lose one of them; names
+// are for people, nothing depends on them.
+func (im Image) Remember(reference string) error {
+	r, err := im.Record()
+	if err != nil {
+		return err
+	}
+	if reference == "" || slices.Contains(r.References, reference) {
+		return nil
+	}
+	r.References = append(r.References, reference)
+	return siteError("update image record", im.digest.String(),
+		WriteJSON(filepath.Join(im.dir, RecordName), 0o444, r))
+}
+
+// openRegular opens a regular file for reading and follows no symbolic link
+// in its last component.
+func openRegular(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func readJSON(path string, into any) error {
+	f, err := openRegular(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxJSON+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > maxJSON {
+		return fmt.Errorf("%s is larger than %d bytes", filepath.Base(path), maxJSON)
+	}
+	return json.Unmarshal(data, into)
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/fault"
+)
+
+// Publish moves the image that a conversion left in work, the folder that
+// TempDir made, into the store. The caller holds d's lock, and the
+// processes that wrote to work are gone. stager is the uid they ran as.
+//
+// On a managed node root calls this on a folder that the pulling account may
+// still own, so nothing in it is trusted: the files are moved, not copied,
+// into a folder that only root can change, and only then opened, without
+// following links, and checked: regular, one link, owned by stager. They
+// become root:root 0444 by descriptor and are synced; the folder gets its name
+// last. Publishing what is already there is not an error.
+func (s *Store) Publish(work *os.File, d Digest, stager int) (Image, error) {
+	im := Image{dir: filepath.Join(s.imagesDir(), Key(d)), digest: d}
+	dir, err := os.MkdirTemp(s.newDir(), Key(d)+".")
+	if err != nil {
+		return Image{}, siteError("publish image", d.String(), err)
+	}
+	defer os.RemoveAll(dir) // does nothing once renamed
+	if err := takeAll(work, dir, stager); err != nil {
+		return Image{}, err
+	}
+	if err := checkManifest(dir, d); err != nil {
+		return Image{}, err
+	}
+	if err := s.commit(dir, im); err != nil {
+		return Image{}, siteError("publish image", d.String(), err)
+	}
+	return im, nil
+}
+
+// takeAll moves the files of an image from work to dir.
+func takeAll(work *os.File, dir string, stager int) error {
+	to, err := os.Open(dir)
+	if err != nil {
+		return siteError("publish image", dir, err)
+	}
+	defer to.Close()
+	for _, name := range []string{RootfsName, ConfigName, RecordName} {
+		if err := take(work, to, name, stager); err != nil {
+			return fault.Wrap("publish image", name, fault.Bug,
+				"report this as a bug, or as an attack on the account that pulls images", err)
+		}
+	}
+	return siteError("publish image", dir, to.Sync())
+}
+
+// take moves one file and makes it ours. It looks at the file only after the
+// move, when nobody else can put another one under its name.
+func take(work, to *os.File, name string, stager int) error {
+	if err := unix.Renameat(int(work.Fd()), name, int(to.Fd()), name); err != nil {
+		return fmt.Errorf("move: %w", err)
+	}
+	fd, err := unix.Openat(int(to.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	if err := checkFile(fd, stager); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444)); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// checkFile refuses all but a regular file with one name, owned by stager.
+// A second name could be one that its owner can still write through.
+func checkFile(fd, stager int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("not a regular file")
+	case st.Nlink != 1:
+		return fmt.Errorf("has %d names, want one", st.Nlink)
+	case int(st.Uid) != stager:
+		return fmt.Errorf("belongs to uid %d, want %d", st.Uid, stager)
+	}
+	return nil
+}
+
+// checkManifest refuses an image.json that cannot be read back or is about
+// another image.
+func checkManifest(dir string, d Digest) error {
+	var m Manifest
+	if err := readJSON(filepath.Join(dir, ConfigName), &m); err != nil {
+		return bugError("publish image", d.String(), "read %s: %w", ConfigName, err)
+	}
+	if m.Digest != d {
+		return bugError("publish image", d.String(), "%s is about %v", ConfigName, m.Digest)
+	}
+	return nil
+}
+
+// commit gives the finished folder its name.
+func (s *Store) commit(dir string, im Image) error {
+	mode := os.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		mode = 0o755
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		return err
+	}
+	err := os.Rename(dir, im.dir)
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return nil // somebody without our lock was faster: same digest, same image
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncDir(s.imagesDir()), syncDir(s.newDir()))
+}
