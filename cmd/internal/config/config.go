@@ -1,0 +1,98 @@
+// Package config reads Berth's settings: what they are (settings.go), where
+// they come from (load.go), and how they are shown (show.go).
+//
+// Sources, later ones win:
+//
+//	built in                    the defaults of settings.go
+//	/etc/berth/berth.toml       the site
+//	/etc/berth/conf.d/*.toml    the site, in the order of their names
+//	~/.config/berth/berth.toml  the user, for what settings.go leaves open
+//	BERTH_<SECTION>_<KEY>       the user, likewise
+//
+// Options of a command line come last and are the command's business. Root
+// and the berth account read only /etc: pass a Source without User and Env.
+//
+// Both the command line and the small programs in libexec read their settings
+// here, so this package knows nothing of registries or containers.
+package config
+
+import "time"
+
+// Dir is the folder of the site's files.
+const Dir = "/etc/berth"
+
+// A Config holds every setting. See settings.go for what each one means.
+type Config struct {
+	Store     Store
+	Node      Node
+	Resolve   Resolve
+	Container Container
+	// Registry holds what is set for single registries, by the host as it
+	// stands in references ("quay.io", "10.0.0.1:5000").
+	Registry map[string]*Registry
+
+	origin map[string]Origin // by full key, for what is not a default
+}
+
+// A Store says where images are kept. Both paths are absolute.
+type Store struct {
+	Dir     string // the node's store; root publishes into it
+	UserDir string // a user's own store
+}
+
+// A Node holds the settings of the root side of a managed node.
+type Node struct {
+	RunDir          string        // leases, pins and error records of jobs
+	Account         string        // unprivileged account for network and layers
+	PrologWait      time.Duration // how long the prolog may wait for an image
+	PrepareDeadline time.Duration // when a detached preparation is given up
+}
+
+// A Resolve holds the settings of turning tags into digests.
+type Resolve struct {
+	Timeout time.Duration // for the registry's answer
+	TTL     time.Duration // how long an answer is used again
+}
+
+// Root file systems of a container.
+const (
+	ReadOnly = "readonly"
+	Writable = "writable"
+)
+
+// A Container holds the defaults of containers.
+type Container struct {
+	MountHome bool
+	Root      string   // ReadOnly or Writable
+	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in
+}
+
+// A Registry holds what is set for one registry.
+type Registry struct {
+	Insecure bool     // plain http, or https with any certificate
+	CA       string   // PEM file with further authorities
+	Mirrors  []string // HOST[/PREFIX], tried in order before the registry
+}
+
+// An Origin says where a value was set: a file or an environment variable.
+type Origin string
+
+// Default is the origin of what nobody set.
+const Default Origin = "default"
+
+// Origin returns where the value of key, as in "store.dir" or
+// `registry."quay.io".ca`, was set.
+func (c *Config) Origin(key string) Origin {
+	if o, ok := c.origin[key]; ok {
+		return o
+	}
+	return Default
+}
+
+// registry returns the entry of host, made when there is none.
+func (c *Config) registry(host string) *Registry {
+	if c.Registry[host] == nil {
+		c.Registry[host] = &Registry{}
+	}
+	return c.Registry[host]
+}

@@ -1,0 +1,147 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A Setting is one key. Settings is the only place that lists them:
+// files and variables are read through it, `berth config show` prints it, and
+// `berth config template` writes the documentation from it.
+type Setting struct {
+	// Key is its name in berth.toml. A * stands for a registry's host.
+	Key string
+	// Doc says what it means, in whole sentences.
+	Doc string
+	// Open lets users set it for themselves, in their file or by variable.
+	Open bool
+	// Example is a TOML value for settings whose default says too little.
+	Example string
+
+	at    func(c *Config, host string) any // pointer to the field
+	check func(value any) error            // nil: every value of the type is fine
+}
+
+// Settings returns every setting, in the order in which it is documented.
+func Settings() []Setting {
+	return []Setting{
+		{Key: "store.dir", check: absolute,
+			Doc: "The node's image store. Root publishes images into it; keep it on a local disk.",
+			at:  func(c *Config, _ string) any { return &c.Store.Dir }},
+		{Key: "store.user_dir", Open: true, check: absoluteOrTilde, Example: `"~/.cache/berth"`,
+			Doc: "The image store of a user, for commands that users run by hand. Built in: $XDG_CACHE_HOME/berth, or ~/.cache/berth. A leading ~/ is the user's home.",
+			at:  func(c *Config, _ string) any { return &c.Store.UserDir }},
+		{Key: "node.run_dir", check: absolute,
+			Doc: "State of running jobs: leases, pinned namespaces, error records. It must not survive a reboot.",
+			at:  func(c *Config, _ string) any { return &c.Node.RunDir }},
+		{Key: "node.account", check: notEmpty,
+			Doc: "The unprivileged account under which registries are spoken to and layers unpacked.",
+			at:  func(c *Config, _ string) any { return &c.Node.Account }},
+		{Key: "node.prolog_wait", check: notNegative,
+			Doc: "How long a job's prolog waits for its image. The rest of the wait is the task's, where the user sees progress and scancel works. Keep it far below PrologTimeout.",
+			at:  func(c *Config, _ string) any { return &c.Node.PrologWait }},
+		{Key: "node.prepare_deadline", check: positive,
+			Doc: "When the preparation of an image for a job is given up.",
+			at:  func(c *Config, _ string) any { return &c.Node.PrepareDeadline }},
+		{Key: "resolve.timeout", Open: true, check: positive,
+			Doc: "How long a job's submission waits for a registry to say which digest a tag stands for.",
+			at:  func(c *Config, _ string) any { return &c.Resolve.Timeout }},
+		{Key: "resolve.ttl", Open: true, check: notNegative,
+			Doc: "How long such an answer is used again for the same user. 0s asks every time.",
+			at:  func(c *Config, _ string) any { return &c.Resolve.TTL }},
+		{Key: "container.mount_home", Open: true,
+			Doc: "Whether the user's home is visible in a container, unless the job says otherwise.",
+			at:  func(c *Config, _ string) any { return &c.Container.MountHome }},
+		{Key: "container.root", Open: true, check: oneOf(ReadOnly, Writable),
+			Doc: "Whether a container's root file system is readonly, or writable in memory until it ends, unless the job says otherwise.",
+			at:  func(c *Config, _ string) any { return &c.Container.Root }},
+		{Key: "container.mounts", Example: `["/db:ro", "/softs:ro", "/scratch/%u"]`, check: mountList,
+			Doc: "What every container sees of the host: SRC, SRC:FLAGS, SRC:DST or SRC:DST:FLAGS, with the flags of --container-mounts. %u is the user's name, %h the user's home, %% a percent sign. What does not exist on a node is left out.",
+			at:  func(c *Config, _ string) any { return &c.Container.Mounts }},
+		{Key: "registry.*.insecure", Open: true,
+			Doc: "Whether this registry may answer by plain http, or with a certificate that nobody vouches for.",
+			at:  func(c *Config, host string) any { return &c.registry(host).Insecure }},
+		{Key: "registry.*.ca", Open: true, check: absoluteOrTilde, Example: `"/etc/berth/registry-ca.pem"`,
+			Doc: "A PEM file with authorities to trust for this registry, besides the system's.",
+			at:  func(c *Config, host string) any { return &c.registry(host).CA }},
+		{Key: "registry.*.mirrors", Open: true, Example: `["mirror.example.org/quay"]`, check: mirrorList,
+			Doc: "Where to look before this registry itself, in this order: HOST or HOST/PREFIX.",
+			at:  func(c *Config, host string) any { return &c.registry(host).Mirrors }},
+	}
+}
+
+// defaults returns the built-in values.
+func defaults() *Config {
+	return &Config{
+		Store: Store{Dir: "/var/lib/berth"},
+		Node: Node{
+			RunDir: "/run/berth", Account: "berth",
+			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
+		},
+		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
+		Container: Container{MountHome: true, Root: ReadOnly},
+		Registry:  map[string]*Registry{},
+		origin:    map[string]Origin{},
+	}
+}
+
+// Env returns the name of the environment variable of an open setting, or ""
+// when it has none.
+func (s Setting) Env() string {
+	if !s.Open || s.perHost() {
+		return ""
+	}
+	return "BERTH_" + strings.ToUpper(strings.ReplaceAll(s.Key, ".", "_"))
+}
+
+func (s Setting) perHost() bool { return strings.Contains(s.Key, "*") }
+
+func absolute(value any) error {
+	if path := value.(string); !filepath.IsAbs(path) {
+		return fmt.Errorf("%q is not an absolute path", path)
+	}
+	return nil
+}
+
+// absoluteOrTilde also takes a path below the user's home.
+func absoluteOrTilde(value any) error {
+	if strings.HasPrefix(value.(string), "~/") {
+		return nil
+	}
+	return absolute(value)
+}
+
+func notEmpty(value any) error {
+	if value.(string) == "" {
+		return errors.New("it is empty")
+	}
+	return nil
+}
+
+func notNegative(value any) error {
+	if d := value.(time.Duration); d < 0 {
+		return fmt.Errorf("%s is negative", d)
+	}
+	return nil
+}
+
+func positive(value any) error {
+	if d := value.(time.Duration); d <= 0 {
+		return fmt.Errorf("%s is not more than zero", d)
+	}
+	return nil
+}
+
+func oneOf(words ...string) func(any) error {
+	return func(value any) error {
+		for _, w := range words {
+			if value == w {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is none of %s", value, strings.Join(words, ", "))
+	}
+}
