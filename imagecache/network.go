@@ -1,0 +1,41 @@
+package imagecache
+
+import (
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+// Network says how registries are reached. The zero value reaches all of
+// them anonymously over HTTPS with the system's certificates.
+type Network struct {
+	// Hosts holds what differs from that, by registry host as in a
+	// reference ("docker.io", "registry.site:5000").
+	Hosts map[string]Host
+	// Credentials finds the user's logins; nil means anonymous. Only
+	// commands that run as the user set it.
+	Credentials authn.Keychain
+	// HeaderTimeout bounds the wait for the first byte of an answer;
+	// zero means 30 s.
+	HeaderTimeout time.Duration
+	// StallTimeout bounds the time in which not one byte of a body arrives;
+	// zero means 60 s.
+	StallTimeout time.Duration
+}
+
+// Host is how one registry is reached.
+type Host struct {
+	// Insecure allows plain HTTP and certificates nobody can check. Loopback
+	// addresses may always speak plain HTTP.
+	Insecure bool
+	// CAFile holds PEM certificates to trust beside the system's.
+	CAFile string
+	// Mirrors are hosts, each with an optional /prefix for the repository,
+	// that are asked before the registry itself.
+	Mirrors []string
+}
+
+// UserCredentials returns the keychain of docker and podman logins of the
+// calling user. It reads the user's files and may start credential helpers,
+// so it is for commands that the user started.
+func UserCredentials() authn.Keychain { return authn.DefaultKeychain }

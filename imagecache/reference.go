@@ -1,0 +1,256 @@
+package imagecache
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/store"
+)
+
+// A Kind says where a reference's image comes from.
+type Kind int
+
+const (
+	// Registry is an image in a registry.
+	Registry Kind = iota
+	// OCILayout is a folder in the OCI image layout.
+	OCILayout
+	// DockerArchive is a tar file made by docker save or podman save.
+	DockerArchive
+	// Path is a file or folder that begins with "." or "/". Nothing
+	// can resolve it yet.
+	Path
+)
+
+const (
+	dockerHub  = "docker.io"
+	defaultTag = "latest"
+)
+
+// A Reference is what a user typed, taken apart. ParseReference makes it.
+type Reference struct {
+	kind       Kind
+	user       string
+	registry   string
+	repository string
+	tag        string
+	digest     store.Digest
+	path       string
+}
+
+// ParseReference reads an image reference as users of Slurm's container
+// options write it:
+//
+//	[docker://][USER@][REGISTRY#|REGISTRY/]IMAGE[:TAG][@sha256:DIGEST]
+//	oci:DIR[:TAG][@sha256:DIGEST]
+//	docker-archive:FILE[:TAG]
+//	./PATH or /PATH
+//
+// Before a "/", the first part is a registry only if it contains "." or ":"
+// or is "localhost". "\#", as written in #SBATCH lines, is read as "#". The
+// defaults are docker.io, library/ (there) and latest. Nothing is looked up.
+func ParseReference(s string) (Reference, error) {
+	ref, err := parse(s)
+	if err != nil {
+		remedy := "write it as [REGISTRY/]IMAGE[:TAG], for example quay.io/biocontainers/samtools:1.20"
+		return Reference{}, fault.Wrap("read image reference", quote(s), fault.User, remedy, err)
+	}
+	return ref, nil
+}
+
+func parse(s string) (Reference, error) {
+	switch {
+	case s == "":
+		return Reference{}, errors.New("it is empty")
+	case s[0] == '.' || s[0] == '/':
+		return Reference{kind: Path, path: s}, nil
+	case strings.HasPrefix(s, "oci:"):
+		return parseFile(OCILayout, s, s[len("oci:"):])
+	case strings.HasPrefix(s, "docker-archive:"):
+		return parseFile(DockerArchive, s, s[len("docker-archive:"):])
+	}
+	rest, explicit := strings.CutPrefix(s, "docker://")
+	if scheme, _, ok := strings.Cut(rest, "://"); ok {
+		return Reference{}, fmt.Errorf("%s:// is not supported", scheme)
+	}
+	ref, err := parseRegistry(rest)
+	if err != nil {
+		return Reference{}, err
+	}
+	if !explicit && looksLikeFile(rest) {
+		return Reference{}, &fault.Error{Op: "read image reference", Arg: quote(s), Blame: fault.User,
+			Remedy: fmt.Sprintf("did you mean ./%s? Files are written with ./ or / in front (for an image of that name: docker://%s)", s, s),
+			Err:    errors.New("this is read as the name of an image in a registry, not as a file")}
+	}
+	return ref, nil
+}
+
+// parseFile reads PATH[:TAG][@DIGEST]. The path ends at the first colon, as
+// with skopeo and podman, since tags of archives may contain slashes.
+func parseFile(kind Kind, whole, rest string) (Reference, error) {
+	rest, digest, err := cutDigest(rest)
+	if err != nil {
+		return Reference{}, err
+	}
+	file, tag, tagged := strings.Cut(rest, ":")
+	if file == "" || tagged && tag == "" {
+		return Reference{}, fmt.Errorf("%s: a path or a tag is missing", whole)
+	}
+	if !digest.IsZero() && kind == DockerArchive {
+		return Reference{}, errors.New("docker archives have tags, not digests")
+	}
+	return Reference{kind: kind, path: file, tag: tag, digest: digest}, nil
+}
+
+func parseRegistry(s string) (Reference, error) {
+	s = strings.ReplaceAll(s, `\#`, "#")
+	s, digest, err := cutDigest(s)
+	if err != nil {
+		return Reference{}, err
+	}
+	ref := Reference{kind: Registry, digest: digest}
+	if i := strings.LastIndexByte(s, '@'); i >= 0 {
+		if ref.user, s = s[:i], s[i+1:]; ref.user == "" {
+			return Reference{}, errors.New("the user before @ is empty")
+		}
+	}
+	ref.registry, s = cutRegistry(s)
+	if ref.repository, ref.tag, err = cutTag(s); err != nil {
+		return Reference{}, err
+	}
+	ref.applyDefaults()
+	return ref, ref.validate()
+}
+
+// cutDigest takes "@sha256:…" off the end of s.
+func cutDigest(s string) (string, store.Digest, error) {
+	i := strings.LastIndexByte(s, '@')
+	if i < 0 || !strings.Contains(s[i:], ":") || strings.ContainsAny(s[i:], "/#") {
+		return s, store.Digest{}, nil
+	}
+	if algorithm, _, _ := strings.Cut(s[i+1:], ":"); !strings.HasPrefix(algorithm, "sha") {
+		return s, store.Digest{}, nil // USER@IMAGE:TAG
+	}
+	d, err := store.ParseDigest(s[i+1:])
+	return s[:i], d, err
+}
+
+// cutRegistry takes REGISTRY# or REGISTRY/ off the front of s.
+func cutRegistry(s string) (registry, rest string) {
+	if registry, rest, ok := strings.Cut(s, "#"); ok {
+		return registry, rest
+	}
+	first, rest, ok := strings.Cut(s, "/")
+	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
+		return first, rest
+	}
+	return "", s
+}
+
+func cutTag(s string) (repository, tag string, err error) {
+	repository, tag, tagged := strings.Cut(s, ":")
+	if tagged && tag == "" {
+		return "", "", errors.New("the tag after the colon is empty")
+	}
+	return repository, tag, nil
+}
+
+func (r *Reference) applyDefaults() {
+	switch r.registry {
+	case "", "index.docker.io", "registry-1.docker.io":
+		r.registry = dockerHub
+	}
+	if r.registry == dockerHub && !strings.Contains(r.repository, "/") && r.repository != "" {
+		r.repository = "library/" + r.repository
+	}
+	if r.tag == "" && r.digest.IsZero() {
+		r.tag = defaultTag
+	}
+}
+
+// validate applies the registries' rules to the parts, and says what to do
+// about the commonest break of them.
+func (r *Reference) validate() error {
+	if r.repository == "" {
+		return errors.New("the image's name is empty")
+	}
+	if r.repository != strings.ToLower(r.repository) {
+		return fmt.Errorf("image names are lower case: %s", strings.ToLower(r.repository))
+	}
+	if _, err := name.NewRepository(r.registry+"/"+r.repository, name.StrictValidation); err != nil {
+		return err
+	}
+	if r.tag != "" {
+		if _, err := name.NewTag(r.registry + "/" + r.repository + ":" + r.tag); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// looksLikeFile reports whether s, given without ./ or a registry, ends like
+// an image file. Typing x.sqsh for ./x.sqsh is the commonest beginner's error.
+func looksLikeFile(s string) bool {
+	if registry, _ := cutRegistry(s); registry != "" {
+		return false
+	}
+	switch path.Ext(s) {
+	case ".sqsh", ".sqfs", ".squashfs", ".sif", ".simg":
+		return true
+	}
+	return false
+}
+
+// Kind says where the image comes from.
+func (r Reference) Kind() Kind { return r.kind }
+
+// User returns the name before "@", by which credentials are chosen, or "".
+func (r Reference) User() string { return r.user }
+
+// Host returns the registry's host, with its port if it was given: "docker.io"
+// by default; "" for files.
+func (r Reference) Host() string { return r.registry }
+
+// Repository returns the image's name within its registry; "" for files.
+func (r Reference) Repository() string { return r.repository }
+
+// Tag returns the tag, or "" where a digest or a file needs none.
+func (r Reference) Tag() string { return r.tag }
+
+// Digest returns the digest that was given, or the zero Digest. It may name
+// an index of platforms.
+func (r Reference) Digest() store.Digest { return r.digest }
+
+// Path returns the file or folder; "" for registries.
+func (r Reference) Path() string { return r.path }
+
+// String returns the canonical form, with all defaults filled in and without
+// the user. ParseReference reads it back.
+func (r Reference) String() string {
+	var b strings.Builder
+	switch r.kind {
+	case OCILayout:
+		b.WriteString("oci:" + r.path)
+	case DockerArchive:
+		b.WriteString("docker-archive:" + r.path)
+	case Path:
+		return r.path
+	default:
+		b.WriteString(r.registry + "/" + r.repository)
+	}
+	if r.tag != "" {
+		b.WriteString(":" + r.tag)
+	}
+	if !r.digest.IsZero() {
+		b.WriteString("@" + r.digest.String())
+	}
+	return b.String()
+}
+
+// quote shows what a user typed without letting it write to a terminal.
+func quote(s string) string { return fmt.Sprintf("%q", s) }
