@@ -15,13 +15,13 @@ func SendRequest(channel *os.File, req *Request) error {
 
 // ReceiveRequest receives it.
 func ReceiveRequest(channel *os.File) (*Request, error) {
-	data, files, err := recvFiles(channel, maxPacket)
+	p, err := ReceivePacket(channel, maxPacket)
 	if err != nil {
 		return nil, fmt.Errorf("receive request: %w", err)
 	}
-	closeAll(files)
+	closeAll(p.Files)
 	req := new(Request)
-	if err := json.Unmarshal(data, req); err != nil {
+	if err := json.Unmarshal(p.Data, req); err != nil {
 		return nil, fmt.Errorf("receive request: %w", err)
 	}
 	return req, nil
@@ -35,7 +35,7 @@ func SendReply(channel *os.File, r *Reply, files ...*os.File) error {
 // receiveReply receives one reply. A closed channel means that the process on
 // the other side ended without a word.
 func receiveReply(channel *os.File) (*Reply, []*os.File, error) {
-	data, files, err := recvFiles(channel, maxPacket)
+	p, err := ReceivePacket(channel, maxPacket)
 	if errors.Is(err, io.EOF) {
 		return nil, nil, errors.New("the process that builds the container ended early")
 	}
@@ -43,11 +43,11 @@ func receiveReply(channel *os.File) (*Reply, []*os.File, error) {
 		return nil, nil, err
 	}
 	r := new(Reply)
-	if err := json.Unmarshal(data, r); err != nil {
-		closeAll(files)
+	if err := json.Unmarshal(p.Data, r); err != nil {
+		closeAll(p.Files)
 		return nil, nil, fmt.Errorf("receive reply: %w", err)
 	}
-	return r, files, nil
+	return r, p.Files, nil
 }
 
 func sendJSON(channel *os.File, v any, files ...*os.File) error {
@@ -55,5 +55,5 @@ func sendJSON(channel *os.File, v any, files ...*os.File) error {
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	return sendFiles(channel, data, files...)
+	return SendPacket(channel, data, files...)
 }

@@ -3,12 +3,14 @@ package launcher
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 
+	"github.com/berth-hpc/berth/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,8 +42,7 @@ type Creation struct {
 
 // Create builds the container. Building happens in a process of the user's
 // (`berth-create inside`); what that process hands back is checked for its
-// type and used for the same user's tasks alone. The error is a *Failure when
-// there is something to tell the user.
+// type and used for the same user's tasks alone. The error is a fault.
 func (c *Creation) Create(ctx context.Context) (*Container, error) {
 	ours, theirs, err := socketpair()
 	if err != nil {
@@ -52,7 +53,7 @@ func (c *Creation) Create(ctx context.Context) (*Container, error) {
 	cmd, err := c.start(ctx, theirs, &stderr)
 	theirs.Close()
 	if err != nil {
-		return nil, fmt.Errorf("start the container's builder: %w", err)
+		return nil, fault.Wrap("start the container's builder", "", fault.Bug, "", err)
 	}
 	container, err := c.converse(ctx, ours)
 	// Its end is part of the answer: libcontainer's init must be gone before
@@ -69,13 +70,14 @@ func (c *Creation) Create(ctx context.Context) (*Container, error) {
 // explain adds what the builder printed to an error that has no words for the
 // user of its own.
 func explain(err, exit error, output []byte) error {
-	if f, ok := err.(*Failure); ok { //nolint:errorlint // only the bare type is complete
-		return f
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return err
 	}
 	if exit != nil {
 		err = fmt.Errorf("%w (%w)", err, withOutput(exit, output))
 	}
-	return err
+	return fault.Wrap("create container", "", fault.Bug, "", err)
 }
 
 func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Buffer) (*exec.Cmd, error) {
@@ -93,7 +95,7 @@ func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Bu
 		c.Request.Image = Root{Kind: RootMounted, Path: filepath.Join(c.Stage.Dir, stageImage)}
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential(c.Request.User), Setsid: true}
-	return cmd, c.Stage.run(c.Users, cmd.Start)
+	return cmd, c.Stage.run(cmd.Start)
 }
 
 func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, error) {
@@ -108,7 +110,7 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 		switch {
 		case r.Failure != nil:
 			closeAll(files)
-			return nil, r.Failure
+			return nil, r.Failure.Fault()
 		case r.FUSE:
 			if err := c.serve(ctx, files); err != nil {
 				return nil, err

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+
+	"github.com/berth-hpc/berth/fault"
 )
 
 // ServeSquashfs starts squashfuse_ll for image on the FUSE descriptor dev,
@@ -18,10 +20,7 @@ import (
 func ServeSquashfs(ctx context.Context, image, dev *os.File, user User) error {
 	program, err := exec.LookPath("squashfuse_ll")
 	if err != nil {
-		return &Failure{
-			Text:   "mount the image: squashfuse_ll is not installed on " + hostname(),
-			Remedy: "install the squashfuse package", Blame: "site",
-		}
+		return fault.Wrap("mount the image", "", fault.Site, "install the squashfuse package on "+hostname(), err)
 	}
 	var output bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, "-o", "subtype=berth", "/proc/self/fd/3", "/dev/fd/4")

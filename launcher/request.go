@@ -1,6 +1,10 @@
 package launcher
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/berth-hpc/berth/fault"
+)
 
 // A Request is what the process inside the user namespace needs to build one
 // container. It travels as one JSON message from the helper (root on a managed
@@ -61,12 +65,19 @@ type Reply struct {
 	Failure *Failure `json:"failure,omitempty"`
 }
 
-// A Failure is an error in words for the user: the cause, what to do, and who
-// can fix it ("user", "site" or "bug").
+// A Failure is how a fault travels between processes.
 type Failure struct {
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"`
 	Blame  string `json:"blame"`
 }
 
-func (f *Failure) Error() string { return f.Text }
+// NewFailure makes err fit to travel.
+func NewFailure(err error) *Failure {
+	return &Failure{Text: err.Error(), Remedy: fault.Remedy(err), Blame: fault.Of(err).String()}
+}
+
+// Fault is the inverse of NewFailure.
+func (f *Failure) Fault() *fault.Error {
+	return &fault.Error{Op: f.Text, Remedy: f.Remedy, Blame: fault.ParseBlame(f.Blame)}
+}

@@ -19,14 +19,12 @@ type Stage struct {
 	// View is the job's mount namespace: with job_container/tmpfs it is not
 	// the node's. nil means the caller's own.
 	View *os.File
-	// Image is a detached copy of the image's mount, see Mounts.CloneImage.
+	// Image is a detached copy of the image's mount, see Mounts.CloneImage;
+	// nil when the user mounts the image with FUSE.
 	Image *os.File
 	// Dir is Berth's folder on the node, /run/berth: root-owned, in every
 	// view. A tmpfs covers it in the stage, which also hides the node's state.
 	Dir string
-	// NoIDMap leaves root's files with their owner, who is not mapped in the
-	// container and appears as nobody: what kernels before 6.2 can do.
-	NoIDMap bool
 }
 
 const (
@@ -37,13 +35,13 @@ const (
 // run calls f in the stage, on a thread of its own that ends with it. A
 // process that f starts is born in the stage's mount namespace and keeps it.
 // It needs root.
-func (s *Stage) run(users *UserNamespaces, f func() error) error {
+func (s *Stage) run(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// Never unlocked: the runtime ends a thread whose goroutine returns
 		// locked, so no other goroutine ever runs in this namespace.
 		runtime.LockOSThread()
-		err := s.enter(users)
+		err := s.enter()
 		if err == nil {
 			err = f()
 		}
@@ -52,7 +50,7 @@ func (s *Stage) run(users *UserNamespaces, f func() error) error {
 	return <-done
 }
 
-func (s *Stage) enter(users *UserNamespaces) error {
+func (s *Stage) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return os.NewSyscallError("unshare(CLONE_FS)", err)
 	}
@@ -72,10 +70,10 @@ func (s *Stage) enter(users *UserNamespaces) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return os.NewSyscallError("mount(MS_SLAVE)", err)
 	}
-	return s.attach(users)
+	return s.attach()
 }
 
-func (s *Stage) attach(users *UserNamespaces) error {
+func (s *Stage) attach() error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := unix.Mount("tmpfs", s.Dir, "tmpfs", flags, "mode=0755,size=64k"); err != nil {
 		return fmt.Errorf("cover %s: %w", s.Dir, err)
@@ -88,18 +86,15 @@ func (s *Stage) attach(users *UserNamespaces) error {
 	if s.Image == nil {
 		return nil
 	}
-	if !s.NoIDMap {
-		if _, err := idmap(s.Image, users.Outer); err != nil {
-			return err
-		}
-	}
 	err := unix.MoveMount(int(s.Image.Fd()), "", unix.AT_FDCWD, filepath.Join(s.Dir, stageImage), unix.MOVE_MOUNT_F_EMPTY_PATH)
 	return os.NewSyscallError("move_mount of the image", err)
 }
 
-// idmap makes the files that root owns on disk belong to the user of ns, and
-// says whether the kernel could: squashfs can from Linux 6.2 on.
-func idmap(mount, ns *os.File) (bool, error) {
+// IDMap makes the files that root owns on disk belong to the user of ns, and
+// says whether the kernel could: squashfs can from Linux 6.2 on. Without it
+// they keep their owner, who is not mapped in the container and appears as
+// nobody. mount is detached (Mounts.CloneImage), ns is UserNamespaces.Outer.
+func IDMap(mount, ns *os.File) (bool, error) {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
 	err := unix.MountSetattr(int(mount.Fd()), "", unix.AT_EMPTY_PATH, &attr)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {

@@ -72,11 +72,11 @@ func NewUserNamespaces(ctx context.Context, exe string, u User) (*UserNamespaces
 	if err != nil {
 		return nil, fmt.Errorf("create user namespaces: %w", withOutput(err, stderr.Bytes()))
 	}
-	_, fds, err := recvFiles(ours, 1)
+	p, err := ReceivePacket(ours, 1)
 	if err != nil {
 		return nil, fmt.Errorf("create user namespaces: %w", err)
 	}
-	return checkUserNamespaces(fds, u.UID)
+	return checkUserNamespaces(p.Files, u.UID)
 }
 
 // checkUserNamespaces takes the descriptors only when they are what they

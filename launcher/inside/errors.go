@@ -3,28 +3,26 @@ package inside
 import (
 	"errors"
 
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
 )
 
 // userError is a failure that the user can fix by changing what they typed.
 func userError(text, remedy string) error {
-	return &launcher.Failure{Text: text, Remedy: remedy, Blame: "user"}
+	return &fault.Error{Op: text, Remedy: remedy, Blame: fault.User}
 }
 
 // siteError is a failure of the node or its kernel, with what the admin can do.
 func siteError(text, remedy string) error {
-	return &launcher.Failure{Text: text, Remedy: remedy, Blame: "site"}
+	return &fault.Error{Op: text, Remedy: remedy, Blame: fault.Site}
 }
 
-// failure turns any error into what travels to the helper.
+// failure makes any error fit to travel to the helper.
 func failure(err error) *launcher.Failure {
-	var f *launcher.Failure
-	if errors.As(err, &f) {
-		return f
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		err = fault.Wrap("create container", "", fault.Bug,
+			"look into the node's log; if it says no more, report this as a bug", err)
 	}
-	return &launcher.Failure{
-		Text:   "create container: " + err.Error(),
-		Remedy: "run `berth doctor` on this node; if it finds nothing, report this as a bug",
-		Blame:  "bug",
-	}
+	return launcher.NewFailure(err)
 }

@@ -18,7 +18,7 @@ import (
 func (r *rootfs) mountFUSE(channel *os.File) error {
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return siteError(fmt.Sprintf("mount the image: %v", err), "load the fuse module, or run `berth doctor`")
+		return siteError(fmt.Sprintf("mount the image: %v", err), "load the fuse kernel module (modprobe fuse)")
 	}
 	defer dev.Close()
 	r.image = filepath.Join(r.work, "image")
@@ -28,7 +28,7 @@ func (r *rootfs) mountFUSE(channel *os.File) error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RDONLY
 	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", dev.Fd())
 	if err := unix.Mount("berth", r.image, "fuse", flags, data); err != nil {
-		return siteError(fmt.Sprintf("mount the image: fuse: %v", err), "FUSE in user namespaces needs Linux 4.18; run `berth doctor`")
+		return siteError(fmt.Sprintf("mount the image: fuse: %v", err), "FUSE in user namespaces needs Linux 4.18")
 	}
 	return launcher.SendReply(channel, &launcher.Reply{FUSE: true}, dev)
 }

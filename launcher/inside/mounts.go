@@ -85,6 +85,10 @@ func parseMounts(value, dir string) ([]bind, error) {
 
 func parseMount(item, dir string) (bind, error) {
 	fields := strings.Split(item, ":")
+	// SRC:FLAGS: a target begins with / or ., so that nothing else is meant.
+	if len(fields) == 2 && fields[0] != "umount" && fields[0] != "tmpfs" && !strings.HasPrefix(fields[1], "/") && !strings.HasPrefix(fields[1], ".") {
+		fields = []string{fields[0], fields[0], fields[1]}
+	}
 	b := bind{source: fields[0], target: fields[0], propagation: unix.MS_SLAVE | unix.MS_REC}
 	if len(fields) > 3 {
 		return b, fmt.Errorf("too many colons")

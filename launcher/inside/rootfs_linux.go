@@ -26,7 +26,7 @@ type rootfs struct {
 func newRootfs(req *launcher.Request) (*rootfs, error) {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount("tmpfs", req.Work, "tmpfs", flags, "mode=0755"); err != nil {
-		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "run `berth doctor` on this node")
+		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "tmpfs in user namespaces needs Linux 4.18 and user namespaces; see the admin guide")
 	}
 	r := &rootfs{work: req.Work, image: req.Image.Path, path: filepath.Join(req.Work, "rootfs")}
 	for _, d := range []string{"points", "scratch", "rootfs", "state"} {
@@ -148,7 +148,7 @@ func (r *rootfs) mount(writable bool) error {
 	err := unix.Mount("overlay", r.path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
 	if err != nil {
 		return siteError(fmt.Sprintf("mount the root file system: overlay: %v", err),
-			"run `berth doctor` on this node: overlayfs in user namespaces needs Linux 5.11")
+			"overlayfs in user namespaces needs Linux 5.11")
 	}
 	return nil
 }

@@ -1,0 +1,102 @@
+package step
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/wire"
+)
+
+// A Request is what slurmstepd sent: who runs what. Job, Step, User and Tasks
+// are Slurm's own; everything else is the user's text, which nothing here
+// interprets.
+type Request struct {
+	Job, Step uint32
+	User      launcher.User
+	Tasks     int    // local tasks of the step
+	Image     string // the reference as typed
+	Digest    string // pinned at submission; may be empty
+	Mounts    []string
+	Workdir   string
+	Home      *bool // nil: the site's default
+	Writable  *bool
+	Remap     bool
+}
+
+// maxTasks bounds the memory that a broken request can make us use.
+const maxTasks = 1 << 16
+
+func parseRequest(m wire.Message) (*Request, error) {
+	n := numbers{m: m}
+	r := &Request{
+		Job: n.get("job"), Step: n.get("step"), Tasks: int(n.get("tasks")),
+		User:  launcher.User{UID: int(n.get("uid")), GID: int(n.get("gid"))},
+		Image: m.Get("image"), Digest: m.Get("digest"),
+		Mounts: m.All("mounts"), Workdir: m.Get("workdir"),
+		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"),
+	}
+	r.User.Groups = n.list("groups")
+	switch {
+	case n.err != nil:
+		return nil, n.err
+	case r.Image == "":
+		return nil, fmt.Errorf("request without an image")
+	case r.Tasks < 1 || r.Tasks > maxTasks:
+		return nil, fmt.Errorf("request with %d tasks", r.Tasks)
+	}
+	return r, nil
+}
+
+// numbers collects the first error of several conversions.
+type numbers struct {
+	m   wire.Message
+	err error
+}
+
+func (n *numbers) parse(key, text string) uint32 {
+	v, err := strconv.ParseUint(text, 10, 32)
+	if err != nil && n.err == nil {
+		n.err = fmt.Errorf("request: %s: %w", key, err)
+	}
+	return uint32(v)
+}
+
+func (n *numbers) get(key string) uint32 { return n.parse(key, n.m.Get(key)) }
+
+func (n *numbers) list(key string) []int {
+	var out []int
+	for _, s := range strings.FieldsFunc(n.m.Get(key), func(r rune) bool { return r == ',' }) {
+		out = append(out, int(n.parse(key, s)))
+	}
+	return out
+}
+
+// flag is nil when the key is absent.
+func flag(m wire.Message, key, yes string) *bool {
+	v := m.Get(key)
+	if v == "" {
+		return nil
+	}
+	b := v == yes
+	return &b
+}
+
+func orDefault(b *bool, otherwise bool) bool {
+	if b == nil {
+		return otherwise
+	}
+	return *b
+}
+
+// launcherRequest puts the request into the launcher's form.
+func (r *Request) launcherRequest(job launcher.Job, config []byte, set Settings) *launcher.Request {
+	return &launcher.Request{
+		User: r.User, Remap: r.Remap,
+		Writable:   orDefault(r.Writable, set.Writable),
+		MountHome:  orDefault(r.Home, set.MountHome),
+		SiteMounts: set.SiteMounts, Mounts: r.Mounts, Workdir: r.Workdir,
+		Job: job, Config: config,
+	}
+}

@@ -1,0 +1,180 @@
+// Package step is the helper of one Slurm step on one node: it waits until
+// the step's image is on the node, has one container made, and hands its
+// namespaces to every task. The Slurm plugin starts it as root
+// (`berth-create step`) from slurmstepd's user_init hook, with one end of a
+// sequenced-packet socket, the control socket, as descriptor 3.
+//
+// What arrives there, in package wire's format:
+//
+//	slurmstepd (root)             -> the request: job, uid, image, options
+//	each task before it drops     -> its number and a reply socket of its own;
+//	root (task_init_privileged)      task 0 adds its mount namespace
+//
+// and on task 0's reply socket, from the user: the paths of the job. Every
+// task gets one answer, the container's namespaces or an error. Task 0 also
+// gets progress lines. The helper ends when every task has its answer, or
+// when slurmstepd and all tasks are gone.
+package step
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/sirupsen/logrus"
+)
+
+// A Node is what the helper needs of the node it runs on.
+type Node interface {
+	// Image waits until the step's image is on the node, starting its
+	// preparation if nobody did. progress gets lines for the user.
+	Image(ctx context.Context, r *Request, progress func(line string)) (Image, error)
+	// UserNamespaces returns the namespaces that all containers of the job on
+	// this node share, and makes them for the first.
+	UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error)
+}
+
+// An Image is an image on the node.
+type Image interface {
+	// Mount returns a detached copy of the image's mount.
+	Mount(ctx context.Context) (*os.File, error)
+	// Squashfs opens the image's file, to be served with FUSE.
+	Squashfs() (*os.File, error)
+	// Config returns the image's config as the store keeps it.
+	Config() ([]byte, error)
+}
+
+// Settings are the site's choices.
+type Settings struct {
+	Exe        string   // berth-create, to be started again as the user
+	RunDir     string   // /run/berth
+	SiteMounts []string // what every container sees of the host
+	MountHome  bool     // when the job does not say
+	Writable   bool     // when the job does not say
+	IDMap      bool     // false forces what kernels without squashfs idmap do
+}
+
+// progressEvery is how often a waiting task gets a line.
+const progressEvery = 10 * time.Second
+
+// Run serves one step. The error is for the log: the tasks have been told.
+func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Node, set Settings) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := newControl(control)
+	if err != nil {
+		return err
+	}
+	req, err := conn.request()
+	if err != nil {
+		return err
+	}
+	log = log.WithFields(logrus.Fields{"job": req.Job, "step": req.Step, "uid": req.User.UID})
+	tasks := newTasks(req.Tasks)
+	go func() {
+		err := conn.accept(tasks)
+		if err != nil {
+			log.WithError(err).Warn("control socket")
+		}
+		cancel() // slurmstepd and the tasks are gone, or broke the protocol
+		tasks.abandon()
+	}()
+	container, err := create(ctx, req, tasks, node, set)
+	if errors.Is(err, context.Canceled) {
+		return nil // nobody is left to tell
+	}
+	tasks.settle(container, req.Remap, err)
+	tasks.wait()
+	return err
+}
+
+// create is the order of things: the image, task 0's view of the node, the
+// namespaces, the container.
+func create(ctx context.Context, req *Request, tasks *tasks, node Node, set Settings) (*container, error) {
+	image, err := waitForImage(ctx, req, tasks, node)
+	if err != nil {
+		return nil, err
+	}
+	view, err := tasks.firstView(ctx)
+	if err != nil {
+		return nil, err
+	}
+	users, err := node.UserNamespaces(ctx, req.Job, req.User)
+	if err != nil {
+		return nil, fault.Wrap("create user namespaces", "", fault.Site,
+			"see whether the node allows user namespaces: sysctl user.max_user_namespaces", err)
+	}
+	c, err := build(ctx, req, view, users, image, set)
+	if err != nil {
+		users.Close()
+		return nil, err
+	}
+	return &container{users: users, Container: c}, nil
+}
+
+func waitForImage(ctx context.Context, req *Request, tasks *tasks, node Node) (Image, error) {
+	lines := make(chan string, 1)
+	go tasks.report(ctx, lines)
+	return node.Image(ctx, req, func(line string) {
+		select { // only the latest line matters
+		case <-lines:
+		default:
+		}
+		lines <- line
+	})
+}
+
+func build(ctx context.Context, req *Request, view *view, users *launcher.UserNamespaces, image Image, set Settings) (*launcher.Container, error) {
+	config, err := image.Config()
+	if err != nil {
+		return nil, fault.Wrap("read the image's config", "", fault.Site, "", err)
+	}
+	c := &launcher.Creation{
+		Exe: set.Exe, Users: users,
+		Request: req.launcherRequest(view.job, config, set),
+		Stage:   &launcher.Stage{View: view.mounts, Dir: set.RunDir},
+	}
+	if err := attachImage(ctx, c, image, set); err != nil {
+		return nil, fault.Wrap("attach the image", "", fault.Site, "", err)
+	}
+	if c.Stage.Image != nil {
+		defer c.Stage.Image.Close()
+	}
+	return c.Create(ctx)
+}
+
+// attachImage chooses between the kernel's mount and FUSE. Without idmap a
+// writable container can't change files that root owns on disk, because root
+// is not mapped in it; FUSE maps the owner itself, at the price of slower
+// metadata, so only writable containers on older kernels use it.
+func attachImage(ctx context.Context, c *launcher.Creation, image Image, set Settings) error {
+	mount, err := image.Mount(ctx)
+	if err != nil {
+		return err
+	}
+	mapped := false
+	if set.IDMap {
+		if mapped, err = launcher.IDMap(mount, c.Users.Outer); err != nil {
+			mount.Close()
+			return err
+		}
+	}
+	if mapped || !c.Request.Writable {
+		c.Stage.Image = mount
+		return nil
+	}
+	mount.Close()
+	file, err := image.Squashfs()
+	if err != nil {
+		return err
+	}
+	c.Request.Image = launcher.Root{Kind: launcher.RootFUSE}
+	c.ServeFUSE = func(ctx context.Context, dev *os.File) error {
+		defer file.Close()
+		return launcher.ServeSquashfs(ctx, file, dev, c.Request.User)
+	}
+	return nil
+}

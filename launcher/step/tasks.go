@@ -1,0 +1,199 @@
+package step
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/wire"
+)
+
+// A container is one whose namespaces every task gets.
+type container struct {
+	*launcher.Container
+	users *launcher.UserNamespaces
+}
+
+// A view is what local task 0 contributes: the mount namespace in which it
+// runs, opened by root, and the job's paths, sent by the user.
+type view struct {
+	mounts *os.File
+	job    launcher.Job
+}
+
+// An answer is what every task gets.
+type answer struct {
+	message wire.Message
+	files   []*os.File
+}
+
+// tasks are the local tasks of the step that have asked so far.
+type tasks struct {
+	want int
+	view chan *view    // task 0's, once
+	gone chan struct{} // closed when nobody can ask any more, or all were told
+
+	mu     sync.Mutex
+	first  *os.File // task 0's reply socket while it waits
+	queue  []*os.File
+	told   int
+	answer *answer
+	once   sync.Once
+}
+
+func newTasks(want int) *tasks {
+	return &tasks{want: want, view: make(chan *view, 1), gone: make(chan struct{})}
+}
+
+// add takes a task: files are its reply socket and, for task 0, its mount
+// namespace.
+func (t *tasks) add(id int, files []*os.File) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(files) == 2 && (id != 0 || t.first != nil) {
+		files[1].Close()
+		files = files[:1]
+	}
+	if id == 0 && len(files) == 2 {
+		t.first = files[0]
+		go t.readView(files[0], files[1])
+	}
+	t.queue = append(t.queue, files[0])
+	t.flush()
+}
+
+// readView waits for task 0's paths. A task that died before it sent them
+// leaves the view out; slurmstepd then ends the step.
+func (t *tasks) readView(reply, mounts *os.File) {
+	p, err := launcher.ReceivePacket(reply, wire.MaxMessage)
+	if err != nil {
+		mounts.Close()
+		return
+	}
+	closeFiles(p.Files)
+	m, err := wire.Decode(p.Data)
+	if err != nil {
+		mounts.Close()
+		return
+	}
+	t.view <- &view{mounts: mounts, job: launcher.Job{
+		Dir: m.Get("cwd"), TmpDir: m.Get("tmpdir"), Spool: m.Get("spool"),
+		PMIx: m.Get("pmix"), PrologFile: m.All("prolog_file"),
+	}}
+}
+
+func (t *tasks) firstView(ctx context.Context) (*view, error) {
+	select {
+	case v := <-t.view:
+		return v, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// report sends task 0 the latest line every progressEvery while it waits.
+func (t *tasks) report(ctx context.Context, lines <-chan string) {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	line := ""
+	for {
+		select {
+		case line = <-lines:
+		case <-tick.C:
+			if line != "" {
+				t.tell(line)
+			}
+		case <-t.gone:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (t *tasks) tell(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.first == nil || t.answer != nil {
+		return
+	}
+	data, err := wire.Message{{Key: "progress", Value: clean(line)}}.Encode()
+	if err == nil {
+		_ = launcher.SendPacket(t.first, data) // it may be gone: not our loss
+	}
+}
+
+// settle gives every task, also later ones, its answer.
+func (t *tasks) settle(c *container, remap bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.answer = newAnswer(c, remap, err)
+	t.flush()
+}
+
+func newAnswer(c *container, remap bool, err error) *answer {
+	if err != nil {
+		return &answer{message: wire.Message{
+			{Key: "error", Value: clean(err.Error())},
+			{Key: "remedy", Value: clean(fault.Remedy(err))},
+			{Key: "blame", Value: fault.Of(err).String()},
+		}}
+	}
+	m := wire.Message{{Key: "ok", Value: "1"}, {Key: "remap", Value: "0"}}
+	files := []*os.File{c.users.Outer, c.Mount, c.users.Inner, c.Result}
+	if remap {
+		m[1].Value = "1"
+		files = []*os.File{c.users.Outer, c.Mount, c.Result}
+	}
+	for _, note := range c.Notes {
+		m = m.Add("note", clean(note))
+	}
+	return &answer{message: m, files: files}
+}
+
+// flush answers whoever waits. The caller holds the lock.
+func (t *tasks) flush() {
+	if t.answer == nil {
+		return
+	}
+	data, err := t.answer.message.Encode()
+	for _, reply := range t.queue {
+		if err == nil {
+			_ = launcher.SendPacket(reply, data, t.answer.files...)
+		}
+		if reply != t.first {
+			reply.Close()
+		}
+		t.told++
+	}
+	t.queue = nil
+	if t.told >= t.want {
+		t.abandon()
+	}
+}
+
+// abandon ends the wait for further tasks.
+func (t *tasks) abandon() { t.once.Do(func() { close(t.gone) }) }
+
+// wait returns when every task was told or none can ask any more.
+func (t *tasks) wait() { <-t.gone }
+
+// clean makes a text fit to travel and to print: no NUL, no control bytes,
+// bounded. Registries and users choose parts of it.
+func clean(s string) string {
+	const limit = 4096
+	out := make([]rune, 0, len(s))
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			r = ' '
+		}
+		out = append(out, r)
+		if len(out) == limit {
+			break
+		}
+	}
+	return string(out)
+}
