@@ -1,0 +1,101 @@
+// Command registry serves container images to the tests: plain HTTP, no
+// users, on loopback or on an address of the test's own network. It runs as
+// whoever starts it, writes only below --dir, --log and --ready-file, and
+// ends on SIGTERM or SIGINT. What was pushed is there again after a restart.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/berth-hpc/berth/testdata/registry/server"
+)
+
+type flags struct {
+	Listen    string `default:"127.0.0.1:0" help:"Address to listen on; port 0 takes a free one." placeholder:"HOST:PORT"`
+	Dir       string `required:"" help:"Folder for blobs and manifests; made when missing." type:"path"`
+	Log       string `help:"Access log, appended to: method, path, status and bytes of each answer." type:"path"`
+	ReadyFile string `help:"Written with HOST:PORT once requests are answered." type:"path"`
+}
+
+func main() {
+	var f flags
+	kong.Parse(&f, kong.Name("registry"), kong.Description("A container registry for tests."))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := serve(ctx, f); err != nil {
+		fmt.Fprintln(os.Stderr, "registry:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(ctx context.Context, f flags) error {
+	out, err := openLog(f.Log)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	reg, err := server.New(server.Options{Dir: f.Dir, Log: out})
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	l, err := net.Listen("tcp", f.Listen)
+	if err != nil {
+		return err
+	}
+	if err := announce(f.ReadyFile, l.Addr().String()); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	return serveUntil(ctx, l, reg)
+}
+
+// serveUntil answers on l until ctx ends, then gives running requests two
+// seconds.
+func serveUntil(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(last); err != nil {
+		return srv.Close()
+	}
+	return nil
+}
+
+// announce writes the address by rename, so that who waits for the file
+// never reads half of it.
+func announce(path, addr string) error {
+	if path == "" {
+		fmt.Println(addr)
+		return nil
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, []byte(addr+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func openLog(path string) (io.WriteCloser, error) {
+	if path == "" {
+		path = os.DevNull
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+}
