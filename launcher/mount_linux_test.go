@@ -70,17 +70,25 @@ func squashfs(t *testing.T, content string) *os.File {
 
 func openMounts(t *testing.T) *Mounts {
 	t.Helper()
-	m, err := OpenMounts(t.Context(), filepath.Join(t.TempDir(), "berth"))
+	dir := runDir(t)
+	m, err := OpenMounts(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		m.Close()
-		// The pin first: the folder below it is busy otherwise.
-		_ = unix.Unmount(filepath.Join(m.dir, mountsNamespaceFile), unix.MNT_DETACH)
-		_ = unix.Unmount(m.dir, unix.MNT_DETACH)
-	})
+	t.Cleanup(func() { m.Close() })
 	return m
+}
+
+// runDir names a run folder and ends what gets mounted there.
+func runDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "berth")
+	t.Cleanup(func() {
+		// The pin first: the folder below it is busy otherwise.
+		_ = unix.Unmount(filepath.Join(dir, mountsNamespaceFile), unix.MNT_DETACH)
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	return dir
 }
 
 // loops counts the loop devices over a file.
@@ -195,16 +203,10 @@ func TestMountsNamespaceHoldsNothingElse(t *testing.T) {
 	m := openMounts(t)
 	var lines []string
 	err := onThread(func() error {
-		// Opened before setns: the namespace has no /proc.
-		f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/mountinfo", unix.Gettid()))
-		if err != nil {
-			return err
-		}
-		f.Close()
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return err
 		}
-		proc, err := os.Open("/proc")
+		proc, err := os.Open("/proc") // the namespace has none
 		if err != nil {
 			return err
 		}
@@ -235,7 +237,7 @@ func TestMountImageConcurrently(t *testing.T) {
 	if !privateMounts(t) {
 		return
 	}
-	dir := filepath.Join(t.TempDir(), "berth")
+	dir := runDir(t)
 	image, other := squashfs(t, "one"), squashfs(t, "two")
 	var wg sync.WaitGroup
 	errs := make(chan error, 32)
@@ -293,7 +295,8 @@ func TestLingeringUserNamespace(t *testing.T) {
 	if err := m.UnmountImage(t.Context(), "abc.1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := detach(visible); err != nil {
+	// Only umount: removing the mount point would take the copies along.
+	if err := unix.Unmount(visible, unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}
 	waitLoops(t, image, 0)
@@ -309,7 +312,7 @@ func TestLingeringUserNamespace(t *testing.T) {
 func lingerAsUser(t *testing.T) (end func()) {
 	t.Helper()
 	cmd := exec.Command("unshare", "-Urm", "sh", "-c", "echo ready; exec sleep 60")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	cmd.Dir = "/"
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -416,7 +419,6 @@ func TestPins(t *testing.T) {
 func userNamespace(t *testing.T) *os.File {
 	t.Helper()
 	cmd := exec.Command("unshare", "-Ur", "sh", "-c", "echo ready; exec cat")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err1, err2, cmd.Start()); err != nil {

@@ -32,6 +32,9 @@ func (m *Mounts) within(f func() error) error {
 // The main thread can't end; the runtime would park it in the other namespace,
 // and /proc/self with it. A goroutine that finds itself there holds the thread
 // and passes the work on to another.
+//
+// A child started with Pdeathsig may die with such a thread (prctl(2) means
+// the thread that forked it): programs that use this must not set it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -106,16 +109,46 @@ func openNamespace(path string) (*os.File, error) {
 	return f, nil
 }
 
-// makeMountsNamespace runs under the lock of the run folder.
+// makeMountsNamespace makes the namespace and pins it. It runs under the lock
+// of the run folder.
+//
+// The kernel refuses (EINVAL) to bind a mount namespace in one that is not
+// older. Linux 6.18 compares numbers that each CPU draws from a batch of its
+// own, so a new namespace may look older when it is made on another CPU than
+// the caller's was; the node's first one is older than any. So the other CPUs
+// are tried in turn: at least the one that made the caller's works.
 func makeMountsNamespace(dir, pin string) error {
 	f, err := os.OpenFile(pin, os.O_CREATE|os.O_RDONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	f.Close()
+	var cpus unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
+		return os.NewSyscallError("sched_getaffinity", err)
+	}
+	err = pinNewNamespace(dir, pin, &cpus)
+	for cpu := range len(cpus) * 64 {
+		if !errors.Is(err, unix.EINVAL) {
+			break
+		}
+		if cpus.IsSet(cpu) {
+			var one unix.CPUSet
+			one.Set(cpu)
+			err = pinNewNamespace(dir, pin, &one)
+		}
+	}
+	return err
+}
+
+// pinNewNamespace makes the namespace on one of cpus and binds it at pin.
+func pinNewNamespace(dir, pin string, cpus *unix.CPUSet) error {
 	ready, finish, ended := make(chan string, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- onThread(func() error {
+			if err := unix.SchedSetaffinity(0, cpus); err != nil {
+				return os.NewSyscallError("sched_setaffinity", err)
+			}
 			if err := emptyNamespace(dir); err != nil {
 				return err
 			}
