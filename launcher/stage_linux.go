@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,18 +35,12 @@ const (
 // process that f starts is born in the stage's mount namespace and keeps it.
 // It needs root.
 func (s *Stage) run(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the runtime ends a thread whose goroutine returns
-		// locked, so no other goroutine ever runs in this namespace.
-		runtime.LockOSThread()
-		err := s.enter()
-		if err == nil {
-			err = f()
+	return onThread(func() error {
+		if err := s.enter(); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	return <-done
+		return f()
+	})
 }
 
 func (s *Stage) enter() error {

@@ -1,0 +1,222 @@
+package launcher_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/berth-hpc/berth/launcher"
+	"golang.org/x/sys/unix"
+)
+
+// attackStage runs where `berth-create inside` runs: as the user with every
+// capability in N1, in the mount namespace copied from root's stage. A user
+// can take that process over (it is theirs), so this is what they may try.
+func attackStage(channel *os.File) {
+	req, err := launcher.ReceiveRequest(channel)
+	if err != nil {
+		os.Exit(1)
+	}
+	image := req.Image.Path
+	report := []string{
+		try("remount", unix.Mount("", image, "", unix.MS_REMOUNT|unix.MS_BIND, "")),
+		try("clear", clearFlags(unix.AT_FDCWD, image)),
+		try("clear-copy", clearCopy(image)),
+		try("bind-remount", bindRemount(image, req.Work)),
+		try("unmount", unix.Unmount(image, unix.MNT_DETACH)),
+		try("uncover", unix.Unmount(filepath.Dir(image), unix.MNT_DETACH)),
+		try("write", touch(filepath.Join(image, "x"))),
+		try("device", read(filepath.Join(image, "zero"))),
+		try("own-device", ownDevice(req.Work)),
+		"setuid:" + runSetuid(filepath.Join(image, "bin/setuid")),
+	}
+	reply := &launcher.Reply{Failure: &launcher.Failure{Text: strings.Join(report, "\n"), Blame: "user"}}
+	if launcher.SendReply(channel, reply) != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func try(what string, err error) string { return fmt.Sprintf("%s:%v", what, err) }
+
+func clearFlags(dir int, path string) error {
+	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	return unix.MountSetattr(dir, path, unix.AT_EMPTY_PATH, &attr)
+}
+
+func clearCopy(image string) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, image, unix.OPEN_TREE_CLONE)
+	if err != nil {
+		return err
+	}
+	return clearFlags(fd, "")
+}
+
+func bindRemount(image, dir string) error {
+	if err := unix.Mount(image, dir, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	return unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND, "")
+}
+
+func touch(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err.(*os.PathError).Err //nolint:errorlint // always one
+	}
+	return f.Close()
+}
+
+func read(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err.(*os.PathError).Err //nolint:errorlint // always one
+	}
+	return f.Close()
+}
+
+// ownDevice makes a device node on a file system of the user's own.
+func ownDevice(dir string) error {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	return unix.Mknod(filepath.Join(dir, "d"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5)))
+}
+
+// runSetuid returns the effective uid that a setuid-root program gets, as
+// root's side of the node sees it: 0 in N1 is the user.
+func runSetuid(path string) string {
+	cmd := exec.Command(path, "id", "-u")
+	cmd.Args[0] = "busybox"
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestStageFlagsAreLocked(t *testing.T) {
+	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
+		cr := b.creation(b.users(), idmap)
+		cr.Exe = filepath.Join(t.TempDir(), "attack")
+		open(t, filepath.Dir(cr.Exe), filepath.Dir(filepath.Dir(cr.Exe)))
+		exe, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		self := filepath.Join(filepath.Dir(cr.Exe), "self")
+		if out, err := exec.Command("cp", exe, self).CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		script := "#!/bin/sh\nexec " + self + " inside \"$2\" attack\n"
+		if err := os.WriteFile(cr.Exe, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err = cr.Create(t.Context())
+		want := strings.Join([]string{
+			"remount:operation not permitted",
+			"clear:operation not permitted",
+			"clear-copy:operation not permitted",
+			"bind-remount:operation not permitted",
+			"unmount:invalid argument",
+			"uncover:invalid argument",
+			"write:read-only file system",
+			"device:permission denied",
+			"own-device:operation not permitted",
+			"setuid:0", // 0 in N1, the user outside
+		}, "\n")
+		if err == nil || err.Error() != want {
+			t.Errorf("got\n%v\nwant\n%s", err, want)
+		}
+	})
+}
+
+// A task that appears as root holds capabilities over its own container. What
+// root gave it must hold all the same.
+func TestRemappedTaskGainsNothing(t *testing.T) {
+	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
+		users := b.users()
+		cr := b.creation(users, idmap)
+		cr.Request.Remap = true
+		c := b.create(cr)
+		for script, want := range map[string]string{
+			"id -u": "0",
+			"mount -o remount,rw,bind / ; touch /usr/lib/x": "touch: /usr/lib/x: Read-only file system\n[exit status 1]",
+			"mount -o remount,dev,suid,bind / ; cat </zero": "/bin/sh: can't open /zero: Permission denied\n[exit status 1]",
+			"umount /dev/pts":                     "umount: can't unmount /dev/pts: Invalid argument\n[exit status 1]",
+			"cat /etc/shadow /proc/1/environ":     "cat: can't open '/etc/shadow': No such file or directory\ncat: can't open '/proc/1/environ': Permission denied\n[exit status 1]",
+			"chown 1 /tmp 2>/dev/null || echo no": "no",
+		} {
+			if got := b.run(users, c, true, script); got != want {
+				t.Errorf("%s:\n%s\nwant\n%s", script, got, want)
+			}
+		}
+	})
+}
+
+// Root enters no mount namespace that a user made.
+func TestStageRefusesAUsersView(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users := b.users()
+	c := b.create(b.creation(users, false))
+	if err := launcher.CheckHostMountNamespace(c.Mount); err == nil {
+		t.Error("accepted the mount namespace of a container")
+	}
+	if err := launcher.CheckHostMountNamespace(users.Outer); err == nil {
+		t.Error("accepted a user namespace")
+	}
+	cr := b.creation(users, false)
+	cr.Stage.View = c.Mount
+	if c, err := cr.Create(t.Context()); err == nil {
+		c.Close()
+		t.Error("made a container from a user's mount namespace")
+	}
+}
+
+// The process that sends the user namespaces runs as the user: what it sends
+// is checked for type, owner and parent.
+func TestUserNamespacesAreChecked(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	b := &bed{t: t}
+	good, other := b.users(), b.users()
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, files := range map[string][]*os.File{
+		"no namespace": {null, null}, "one": {good.Outer}, "of two pairs": {good.Outer, other.Inner},
+		"swapped": {good.Inner, good.Outer}, "twice the same": {good.Outer, good.Outer},
+	} {
+		if _, err := launcher.CheckUserNamespaces(dup(t, files), user.UID); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := launcher.CheckUserNamespaces(dup(t, []*os.File{good.Outer, good.Inner}), user.UID+1); err == nil {
+		t.Error("accepted another user's")
+	}
+	if _, err := launcher.CheckUserNamespaces(dup(t, []*os.File{good.Outer, good.Inner}), user.UID); err != nil {
+		t.Errorf("refused good ones: %v", err)
+	}
+}
+
+func dup(t *testing.T, files []*os.File) []*os.File {
+	t.Helper()
+	var out []*os.File
+	for _, f := range files {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, os.NewFile(uintptr(fd), "copy"))
+	}
+	return out
+}

@@ -1,0 +1,356 @@
+package launcher_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/inside"
+	_ "github.com/berth-hpc/berth/launcher/nsenter"
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter"
+	"golang.org/x/sys/unix"
+)
+
+// TestMain lets the test binary stand in for berth-create, of which it links
+// every part.
+func TestMain(m *testing.M) {
+	mode := ""
+	if len(os.Args) > 1 {
+		mode = os.Args[1]
+	}
+	switch {
+	case mode == "init":
+		libcontainer.Init()
+	case mode == "inside" && len(os.Args) > 3:
+		attackStage(os.NewFile(3, "channel"))
+	case mode == "inside":
+		if inside.Run(os.NewFile(3, "channel")) != nil {
+			os.Exit(1)
+		}
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// selfExe runs this test binary whatever folder it lies in.
+const selfExe = "/proc/self/exe"
+
+// user is nobody's account on the host.
+var user = launcher.User{UID: 62001, GID: 62001, Groups: []int{62100, 62101}, Name: "alice", Home: "/home/alice"}
+
+// A bed is an image mounted for containers, with its tools.
+type bed struct {
+	t      *testing.T
+	mounts *launcher.Mounts
+	image  *os.File
+	join   string
+	runDir string
+}
+
+const imageName = "test.v1"
+
+// newBed makes the image and the node's mounts in the test's own namespace.
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	b := &bed{t: t, runDir: filepath.Join(t.TempDir(), "berth"), join: buildJoin(t)}
+	b.image = busyboxImage(t)
+	var err error
+	if b.mounts, err = launcher.OpenMounts(t.Context(), b.runDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.mounts.MountImage(t.Context(), imageName, b.image); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.close)
+	return b
+}
+
+// close checks that nothing of a container keeps the image alive.
+func (b *bed) close() {
+	if err := b.mounts.UnmountImage(context.Background(), imageName); err != nil {
+		b.t.Error(err)
+	}
+	launcher.WaitLoops(b.t, b.image, 0)
+	b.mounts.Close()
+	if err := unix.Unmount(b.runDir, unix.MNT_DETACH); err != nil {
+		b.t.Error(err)
+	}
+}
+
+func buildJoin(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.Command("make", "-C", "join", "BUILD="+dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("build berth-join: %v\n%s", err, out)
+	}
+	open(t, dir, filepath.Dir(dir))
+	return filepath.Join(dir, "libexec/berth/berth-join")
+}
+
+// open lets the test's user pass through the test's folders.
+func open(t *testing.T, dirs ...string) {
+	t.Helper()
+	for _, d := range dirs {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// busyboxImage is what the store would never publish: beside busybox it has a
+// setuid program, a device node and a file that only root may read.
+func busyboxImage(t *testing.T) *os.File {
+	t.Helper()
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("needs busybox (package busybox-static)")
+	}
+	dir := t.TempDir()
+	script := `set -e
+mkdir -p tree/bin tree/usr/lib tree/etc tree/root tree/proc tree/var
+cp ` + busybox + ` tree/bin/busybox
+for a in sh cat id ls touch mkdir rm rmdir stat env pwd mount umount grep; do ln -s busybox tree/bin/$a; done
+cp tree/bin/busybox tree/bin/setuid; chmod 4755 tree/bin/setuid
+mknod tree/zero c 1 5; chmod 666 tree/zero
+echo secret >tree/secret; chmod 600 tree/secret
+echo 'root:x:0:0::/root:/bin/sh' >tree/etc/passwd
+echo lib >tree/usr/lib/file
+ln -s /run tree/var/run; ln -s /etc tree/escape
+mksquashfs tree image.sqfs -quiet -no-progress -all-root`
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	f, err := os.Open(filepath.Join(dir, "image.sqfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func (b *bed) users() *launcher.UserNamespaces {
+	b.t.Helper()
+	users, err := launcher.NewUserNamespaces(b.t.Context(), selfExe, user)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(users.Close)
+	return users
+}
+
+// creation is a container request; idmap false is what kernels before 6.2 do.
+func (b *bed) creation(users *launcher.UserNamespaces, idmap bool) *launcher.Creation {
+	b.t.Helper()
+	image, err := b.mounts.CloneImage(imageName)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { image.Close() })
+	if idmap {
+		ok, err := launcher.IDMap(image, users.Outer)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !ok {
+			b.t.Skip("this kernel can't idmap squashfs (needs 6.2)")
+		}
+	}
+	return &launcher.Creation{
+		Exe: selfExe, Users: users,
+		Stage:   &launcher.Stage{Image: image, Dir: b.runDir},
+		Request: &launcher.Request{User: user, Job: launcher.Job{Dir: "/"}},
+	}
+}
+
+func (b *bed) create(c *launcher.Creation) *launcher.Container {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	container, err := c.Create(ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(container.Close)
+	return container
+}
+
+// run runs a shell command as a task of the container. remap leaves it in N1.
+func (b *bed) run(users *launcher.UserNamespaces, c *launcher.Container, remap bool, script string) string {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	args := []string{"--user=3", "--mnt=4", "--result=5"}
+	files := []*os.File{users.Outer, c.Mount, c.Result}
+	if !remap {
+		args, files = append(args, "--user2=6"), append(files, users.Inner)
+	}
+	cmd := exec.CommandContext(ctx, b.join, append(args, "--", "/bin/sh", "-c", script)...)
+	cmd.ExtraFiles = files
+	cmd.Env = []string{"HOSTVAR=1", "PATH=/bin", "LC_ALL=xx"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{
+		Uid: uint32(user.UID), Gid: uint32(user.GID), Groups: []uint32{62001, 62100, 62101},
+	}}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintf(&out, "[%v]", err)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// bothWays runs a test with and without idmapped image mounts.
+func bothWays(t *testing.T, f func(t *testing.T, b *bed, idmap bool)) {
+	t.Helper()
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	for _, idmap := range []bool{true, false} {
+		t.Run(fmt.Sprintf("idmap=%v", idmap), func(t *testing.T) { f(t, newBed(t), idmap) })
+	}
+}
+
+func TestTaskIsTheUser(t *testing.T) {
+	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
+		users := b.users()
+		c := b.create(b.creation(users, idmap))
+		owner := map[bool]string{true: "62001", false: "65534"}[idmap]
+		for script, want := range map[string]string{
+			"id":                          "uid=62001(alice) gid=62001(alice) groups=62001(alice),62100,62101",
+			"stat -c %u /bin /usr/lib":    owner + "\n" + owner,
+			"grep CapEff /proc/$$/status": "CapEff:\t0000000000000000",
+			"echo $HOSTVAR$LC_ALL":        "1",
+			"pwd":                         "/",
+			"cat /usr/lib/file":           "lib",
+			"touch /usr/lib/x":            "touch: /usr/lib/x: Read-only file system\n[exit status 1]",
+			"touch /tmp/x.$$ && rm /tmp/x.$$ && echo ok":                             "ok",
+			"test -c /dev/null && test -d /proc/1 && test -d /sys/kernel && echo ok": "ok",
+		} {
+			if got := b.run(users, c, false, script); got != want {
+				t.Errorf("%s:\n%s\nwant\n%s", script, got, want)
+			}
+		}
+	})
+}
+
+func TestWritable(t *testing.T) {
+	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
+		users := b.users()
+		cr := b.creation(users, idmap)
+		cr.Request.Writable = true
+		if !idmap { // what the step's helper does on such kernels
+			everyonesFUSE(t)
+			cr.Stage.Image = nil
+			cr.Request.Image = launcher.Root{Kind: launcher.RootFUSE}
+			cr.ServeFUSE = func(ctx context.Context, dev *os.File) error {
+				return launcher.ServeSquashfs(ctx, b.image, dev, user)
+			}
+		}
+		c := b.create(cr)
+		for _, step := range []struct{ script, want string }{
+			{"echo more >>/usr/lib/file && cat /usr/lib/file", "lib\nmore"},
+			{"mkdir /usr/new && rm -r /usr/lib && mkdir /usr/lib && ls /usr/lib", ""},
+			{"stat -c %u /usr/new", "62001"},
+		} {
+			if got := b.run(users, c, false, step.script); got != step.want {
+				t.Errorf("%s:\n%s\nwant\n%s", step.script, got, step.want)
+			}
+		}
+		other := b.create(b.creation(users, idmap))
+		if got := b.run(users, other, false, "cat /usr/lib/file"); got != "lib" {
+			t.Errorf("another container of the same image sees %q", got)
+		}
+	})
+}
+
+// everyonesFUSE gives /dev/fuse the mode that udev gives it, in the test's own
+// mount namespace: build machines without udev leave it to root.
+func everyonesFUSE(t *testing.T) {
+	t.Helper()
+	node := filepath.Join(t.TempDir(), "fuse")
+	if err := unix.Mknod(node, unix.S_IFCHR, int(unix.Mkdev(10, 229))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(node, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(node, "/dev/fuse", "", unix.MS_BIND, ""); err != nil {
+		t.Skip("no /dev/fuse: ", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount("/dev/fuse", unix.MNT_DETACH) })
+}
+
+func TestMountPoints(t *testing.T) {
+	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
+		users := b.users()
+		dir := t.TempDir()
+		open(t, dir, filepath.Dir(dir))
+		if err := os.WriteFile(filepath.Join(dir, "data"), []byte("host"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cr := b.creation(users, idmap)
+		cr.Request.Mounts = []string{
+			dir + ":/usr/local/deep/data:ro", dir + "/data:/root/f", dir + ":/var/run/x", dir + ":/escape/y",
+		}
+		c := b.create(cr)
+		for script, want := range map[string]string{
+			"cat /usr/local/deep/data/data": "host",
+			"touch /usr/local/deep/data/n":  "touch: /usr/local/deep/data/n: Read-only file system\n[exit status 1]",
+			"cat /root/f":                   "host",
+			"cat /run/x/data /etc/y/data":   "hosthost",
+			"cat /usr/lib/file":             "lib", // the folder beside the new mount point is still the image's
+		} {
+			if got := b.run(users, c, false, script); got != want {
+				t.Errorf("%s:\n%s\nwant\n%s", script, got, want)
+			}
+		}
+		if _, err := os.Stat("/etc/y"); err == nil {
+			t.Error("a link of the image led a mount point onto the host")
+		}
+	})
+}
+
+func TestUserErrors(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users := b.users()
+	for name, tc := range map[string]struct {
+		change func(*launcher.Request)
+		want   string
+	}{
+		"missing source": {func(r *launcher.Request) { r.Mounts = []string{"/no/such:/x"} }, "source path does not exist: /no/such"},
+		"escape":         {func(r *launcher.Request) { r.Mounts = []string{"/tmp:../home"} }, "leaves the container"},
+		"bad source":     {func(r *launcher.Request) { r.Mounts = []string{"devpts:/x"} }, "must begin with / or ."},
+		"bad flag":       {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/x:zz"} }, `unknown flag "zz"`},
+		"on a file":      {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/usr/lib/file"} }, "mounted onto a file"},
+		"below a file":   {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/usr/lib/file/x"} }, "a file is in the way"},
+		"no folder":      {func(r *launcher.Request) { r.Workdir = "/nowhere" }, "working directory /nowhere"},
+		"into proc":      {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/proc/1"} }, "inside /proc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cr := b.creation(users, false)
+			tc.change(cr.Request)
+			c, err := cr.Create(t.Context())
+			if err == nil {
+				c.Close()
+				t.Fatal("no error")
+			}
+			if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v\nwant %q", err, tc.want)
+			}
+		})
+	}
+}

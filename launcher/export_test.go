@@ -1,0 +1,9 @@
+package launcher
+
+// For the tests in package launcher_test, which import launcher/inside.
+var (
+	PrivateMounts           = privateMounts
+	WaitLoops               = waitLoops
+	CheckHostMountNamespace = checkHostMountNamespace
+	CheckUserNamespaces     = checkUserNamespaces
+)
