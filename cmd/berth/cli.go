@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+	"github.com/sirupsen/logrus"
+)
+
+// cli is the grammar of the command line.
+type cli struct {
+	Help     helpFlag `short:"h" help:"Show help, also of a command."`
+	LogLevel string   `enum:"error,warn,info,debug" default:"warn" help:"Least important messages to print (${enum})."`
+	Progress string   `enum:"auto,bar,lines,none" default:"auto" help:"How to show progress (${enum})."`
+
+	Run     runCmd     `cmd:"" help:"Run a command in an image."`
+	Pull    pullCmd    `cmd:"" help:"Get an image and keep it ready."`
+	Images  imagesCmd  `cmd:"" help:"List the images at hand."`
+	Inspect inspectCmd `cmd:"" help:"Show what an image is and where it came from."`
+	Resolve resolveCmd `cmd:"" help:"Print the digest that a reference stands for."`
+	Config  configCmd  `cmd:"" help:"Show and explain settings."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+const description = `Run container images on clusters, or anywhere else: no root, no daemon.
+
+Images come from registries (quay.io/biocontainers/samtools:1.20, docker://ubuntu:24.04), from OCI layouts (oci:FOLDER[:TAG]), and from docker save or podman save (docker-archive:FILE[:TAG]).
+
+Exit status: that of the command which ran in the image. Else 64 when the caller can correct what is wrong, 75 when the site can and trying again later may help, 70 for a bug, 126 when the command could not be executed, 127 when it was not found, 128+N when signal N ended Berth.`
+
+// A process is what a program of the command line has of its surroundings.
+type process struct {
+	args      []string
+	stdin     io.Reader
+	stdout    io.Writer
+	stderr    *os.File
+	lookupEnv func(name string) (string, bool)
+	environ   func() []string
+	configDir string // the site's settings
+}
+
+// run runs one command line and returns the exit status.
+func run(ctx context.Context, p process) int {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	err := dispatch(ctx, p)
+	if sig, ok := errors.AsType[interrupted](context.Cause(ctx)); ok && err != nil {
+		err = sig
+	}
+	return report(p.stderr, err)
+}
+
+func dispatch(ctx context.Context, p process) error {
+	var grammar cli
+	parser, err := kong.New(&grammar,
+		kong.Name("berth"), kong.Description(description), kong.Writers(p.stdout, p.stderr),
+		kong.NoDefaultHelp(), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		return err
+	}
+	if len(p.args) == 0 {
+		p.args = []string{"--help"}
+	}
+	line, err := parser.Parse(p.args)
+	if err != nil {
+		return usageError(err)
+	}
+	log, err := newLogger(p.stderr, grammar.LogLevel)
+	if err != nil {
+		return err
+	}
+	return line.Run(&session{process: p, log: log, progress: grammar.Progress, user: currentAccount()})
+}
+
+// helpFlag prints help and ends the command line with errHelp. kong's own
+// flag would end the process.
+type helpFlag bool
+
+// errHelp says that help was asked for and printed: a success.
+var errHelp = errors.New("help was printed")
+
+// IgnoreDefault keeps the flag from being called when it is not given.
+func (helpFlag) IgnoreDefault() {}
+
+// BeforeReset runs before kong misses arguments.
+func (helpFlag) BeforeReset(line *kong.Context) error {
+	if err := line.PrintUsage(false); err != nil {
+		return err
+	}
+	return errHelp
+}
+
+func newLogger(out io.Writer, level string) (*logrus.Logger, error) {
+	least, err := logrus.ParseLevel(level)
+	if err != nil {
+		return nil, err
+	}
+	log := logrus.New()
+	log.SetOutput(out)
+	log.SetLevel(least)
+	log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: true})
+	return log, nil
+}

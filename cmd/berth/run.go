@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/launcher"
+)
+
+// runCmd runs a command in an image, all of it as the calling user: the image
+// is pulled into the user's own store, mounted by FUSE, and the process
+// becomes the command.
+type runCmd struct {
+	imageRef
+	Command   []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments. Without one, what the image says."`
+	Mount     []string `short:"v" sep:"none" placeholder:"SRC:DST[:FLAGS]" help:"Show a path of the host in the container; repeatable. FLAGS, joined by +: ro, rw, nosuid, noexec, and others of mount(8)."`
+	Workdir   string   `placeholder:"PATH" help:"Start in this folder of the container."`
+	Env       []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
+	MountHome *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
+	ReadOnly  bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
+	Writable  bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
+}
+
+// Run does not return when all is well: the process becomes the command.
+func (c *runCmd) Run(ctx context.Context, s *session) error {
+	cfg, err := s.settings()
+	if err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	image, err := s.pull(ctx, cfg, &c.imageRef)
+	if err != nil {
+		return err
+	}
+	manifest, err := image.Manifest()
+	if err != nil {
+		return err
+	}
+	argv, err := c.argv(manifest.Config)
+	if err != nil {
+		return err
+	}
+	return c.become(ctx, s, cfg, image, argv)
+}
+
+// become builds the container and turns the process into argv inside.
+func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, argv []string) error {
+	tools, err := s.findTools()
+	if err != nil {
+		return err
+	}
+	req, err := c.request(s, cfg, image)
+	if err != nil {
+		return err
+	}
+	users, err := launcher.NewUserNamespaces(ctx, tools.create, req.User)
+	if err != nil {
+		return explainNamespaces(err)
+	}
+	defer users.Close()
+	container, err := create(ctx, tools, users, req, image)
+	if err != nil {
+		return err
+	}
+	defer container.Close()
+	for _, note := range container.Notes {
+		s.log.Warn(note)
+	}
+	environ, keep := c.environ(s)
+	return container.Exec(tools.join, users, false, argv, environ, keep)
+}
+
+func create(ctx context.Context, tools tools, users *launcher.UserNamespaces, req *launcher.Request, image store.Image) (*launcher.Container, error) {
+	rootfs, err := image.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer rootfs.Close()
+	creation := launcher.Creation{
+		Exe: tools.create, Users: users, Request: req,
+		ServeFUSE: func(ctx context.Context, dev *os.File) error {
+			return launcher.ServeSquashfs(ctx, rootfs, dev, req.User)
+		},
+	}
+	return creation.Create(ctx)
+}
+
+// check refuses, before anything is pulled, what cannot work.
+func (c *runCmd) check() error {
+	for _, v := range c.Env {
+		if name, _, _ := strings.Cut(v, "="); name == "" {
+			return &fault.Error{
+				Op: "read --env", Arg: v, Blame: fault.User, Err: errors.New("the name is empty"),
+				Remedy: "write --env NAME=VALUE, or --env NAME to keep the host's value",
+			}
+		}
+	}
+	return nil
+}
+
+// argv returns the command to run: the user's, else the image's.
+func (c *runCmd) argv(image store.Config) ([]string, error) {
+	command := c.Command
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 {
+		command = append(append(command, image.Entrypoint...), image.Cmd...)
+	}
+	if len(command) == 0 {
+		return nil, &fault.Error{
+			Op: "run", Arg: c.Image, Blame: fault.User, Err: errors.New("the image names no command"),
+			Remedy: "say which: berth run " + c.Image + " COMMAND",
+		}
+	}
+	return command, nil
+}
+
+// request collects what the container is to be like.
+func (c *runCmd) request(s *session, cfg *config.Config, image store.Image) (*launcher.Request, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, fault.Wrap("find the working folder", "", fault.User, "change to a folder that exists", err)
+	}
+	work, settings, err := workFolder(cfg, image)
+	if err != nil {
+		return nil, err
+	}
+	return &launcher.Request{
+		User: launcher.User{
+			UID: s.user.uid, GID: s.user.gid, Name: s.user.name, Home: s.user.home, Shell: s.env("SHELL"),
+		},
+		Image:    launcher.Root{Kind: launcher.RootFUSE},
+		Work:     work,
+		Writable: c.Writable || cfg.Container.Root == config.Writable && !c.ReadOnly,
+
+		SiteMounts: cfg.Container.Mounts, Mounts: c.Mount,
+		MountHome: c.mountHome(cfg), Workdir: c.Workdir,
+		Job:    launcher.Job{Dir: dir, TmpDir: s.env("TMPDIR")},
+		Config: settings,
+	}, nil
+}
+
+// workFolder returns an empty folder that the container covers by a tmpfs,
+// the same for all containers, and the image's config as the store keeps it.
+func workFolder(cfg *config.Config, image store.Image) (work string, settings []byte, err error) {
+	work = filepath.Join(cfg.Store.UserDir, "stage")
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		return "", nil, fault.Wrap("make", work, fault.Site, "correct the rights of the folder above it", errors.Unwrap(err))
+	}
+	path := filepath.Join(image.Dir(), store.ConfigName)
+	settings, err = os.ReadFile(path)
+	return work, settings, fault.Wrap("read", path, fault.Site, "remove the image's folder and pull it again", err)
+}
+
+func (c *runCmd) mountHome(cfg *config.Config) bool {
+	if c.MountHome != nil {
+		return *c.MountHome
+	}
+	return cfg.Container.MountHome
+}
+
+// environ returns the command's environment before the image's variables are
+// put over it, and the names that stay as they are.
+func (c *runCmd) environ(s *session) (environ, keep []string) {
+	environ = s.environ()
+	for _, v := range c.Env {
+		name, _, set := strings.Cut(v, "=")
+		keep = append(keep, name)
+		if set {
+			environ = append(withoutVariable(environ, name), v)
+		}
+	}
+	return environ, keep
+}
+
+func withoutVariable(environ []string, name string) []string {
+	var rest []string
+	for _, v := range environ {
+		if !strings.HasPrefix(v, name+"=") {
+			rest = append(rest, v)
+		}
+	}
+	return rest
+}
