@@ -1,0 +1,276 @@
+#include "options.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "cmdline.h"
+
+enum option_id { IMAGE, MOUNTS, WORKDIR, HOME, NO_HOME, READONLY, WRITABLE, ENV };
+
+enum layer { COMMAND_LINE, JOB, ENVIRONMENT, CARRIED, LAYER_COUNT };
+
+static struct request layers[LAYER_COUNT];
+
+static int callback(int val, const char *optarg, int remote);
+
+static struct spank_option table[] = {
+    {"container-image", "REF|PATH",
+     "run in this container image: [USER@][REGISTRY/]NAME[:TAG|@DIGEST], or a path on the node "
+     "that begins with . or /",
+     1, IMAGE, callback},
+    {"container-mounts", "SRC:DST[:FLAGS][,...]",
+     "also show these paths in the container; may be repeated. SRC alone means SRC:SRC; FLAGS are "
+     "joined by +, such as ro+nosuid; tmpfs:DST and umount:DST work too",
+     1, MOUNTS, callback},
+    {"container-workdir", "PATH", "start in this folder of the container (default: the image's)", 1,
+     WORKDIR, callback},
+    {"container-mount-home", NULL, "show the home folder in the container", 0, HOME, callback},
+    {"no-container-mount-home", NULL, "do not show the home folder in the container", 0, NO_HOME,
+     callback},
+    {"container-readonly", NULL, "make the container's root file system read-only", 0, READONLY,
+     callback},
+    {"container-writable", NULL, "make the container's root file system writable", 0, WRITABLE,
+     callback},
+    {"container-env", "NAME[,NAME]",
+     "keep the job's value of these variables although the image sets them; may be repeated", 1,
+     ENV, callback},
+    SPANK_OPTIONS_TABLE_END,
+};
+
+void options_register(spank_t sp) {
+  for (struct spank_option *o = table; o->name != NULL; o++)
+    if (spank_option_register(sp, o) != ESPANK_SUCCESS)
+      slurm_error("berth: cannot register the option --%s", o->name);
+}
+
+/* The name that Slurm gives the option in its own transport. */
+static void transport_name(char *buf, size_t size, const char *prefix, const char *option) {
+  int n = snprintf(buf, size, "%s_SLURM_SPANK_OPTION_berth_", prefix);
+  for (char *p = buf + n; *option != '\0' && p < buf + size - 1; option++) {
+    *p++ = *option == '-' ? '_' : *option;
+    *p = '\0';
+  }
+}
+
+/*
+ * In an srun inside a job, Slurm calls each option's callback with the job's
+ * value first, taken from SLURM_SPANK__SLURM_SPANK_OPTION_…, and tells nobody.
+ * It passes getenv's pointer on (spank_process_env_options in plugstack.c of
+ * 21.08 and 22.05, spank.c of 23.11 to 26.05), so the pointer tells.
+ */
+static bool from_job(int val, const char *optarg) {
+  char name[256];
+  transport_name(name, sizeof(name), "SLURM_SPANK_", table[val].name);
+  return optarg != NULL && optarg == getenv(name);
+}
+
+static bool check(int val, const char *value, char *error) {
+  switch (val) {
+  case IMAGE:
+    return check_image(value, error);
+  case MOUNTS:
+    return check_mounts(value, error);
+  case WORKDIR:
+    return check_workdir(value, error);
+  case ENV:
+    return check_env(value, error);
+  default:
+    return true;
+  }
+}
+
+static char **slot(struct request *r, int val) {
+  char **slots[] = {&r->image, &r->mounts, &r->workdir, &r->home,
+                    &r->home,  &r->root,   &r->root,    &r->env};
+  return slots[val];
+}
+
+/* What the option stands for: its argument, or the value a flag sets. */
+static const char *meaning(int val, const char *optarg) {
+  static const char *const flags[] = {
+      [HOME] = "1", [NO_HOME] = "0", [READONLY] = "readonly", [WRITABLE] = "writable"};
+  return table[val].has_arg ? optarg : flags[val];
+}
+
+static void replace(char **slot, const char *value) {
+  char *copy = strdup(value);
+  free(*slot);
+  *slot = copy;
+}
+
+static bool list_has(const char *list, const char *entry, size_t len) {
+  while (list != NULL && *list != '\0') {
+    size_t n = strcspn(list, ",");
+    if (n == len && memcmp(list, entry, len) == 0)
+      return true;
+    list += n;
+    list += *list == ',';
+  }
+  return false;
+}
+
+/* Adds the entries of a comma list that are not there yet. */
+static void accumulate(char **slot, const char *list) {
+  while (*list != '\0') {
+    size_t len = strcspn(list, ",");
+    if (!list_has(*slot, list, len)) {
+      char *longer;
+      const char *old = *slot == NULL ? "" : *slot;
+      if (asprintf(&longer, "%s%s%.*s", old, *slot == NULL ? "" : ",", (int)len, list) < 0)
+        return;
+      free(*slot);
+      *slot = longer;
+    }
+    list += len;
+    list += list[0] == ',';
+  }
+}
+
+/* The option that contradicts a flag, or the option itself. */
+static int opposite(int val) {
+  static const int opposites[] = {IMAGE, MOUNTS, WORKDIR, NO_HOME, HOME, WRITABLE, READONLY, ENV};
+  return opposites[val];
+}
+
+/*
+ * Two different values are an error on one command line; but the command line
+ * replaces a #SBATCH line, which Slurm reads first.
+ */
+static bool may_replace(int val) {
+  struct cmdline c;
+  cmdline_read(&c);
+  int uses = cmdline_count(&c, table[val].name);
+  if (opposite(val) != val)
+    uses += cmdline_count(&c, table[opposite(val)].name);
+  cmdline_free(&c);
+  return uses == 1;
+}
+
+static bool conflict(int val, char *error) {
+  if (opposite(val) == val)
+    snprintf(error, CHECK_ERROR_SIZE, "--%s is given twice with different values", table[val].name);
+  else
+    snprintf(error, CHECK_ERROR_SIZE, "--%s and --%s contradict each other; give one of them",
+             table[val].name, table[opposite(val)].name);
+  return false;
+}
+
+static bool take_command_line(int val, const char *value, char *error) {
+  char **s = slot(&layers[COMMAND_LINE], val);
+  if (val == MOUNTS || val == ENV) {
+    accumulate(s, value);
+    return true;
+  }
+  if (*s != NULL && strcmp(*s, value) != 0 && !may_replace(val))
+    return conflict(val, error);
+  replace(s, value);
+  return true;
+}
+
+static int callback(int val, const char *optarg, int remote) {
+  char error[CHECK_ERROR_SIZE];
+  const char *value = meaning(val, optarg);
+  if (value == NULL)
+    return -1;
+  if (remote || from_job(val, optarg)) {
+    replace(slot(&layers[JOB], val), value);
+    return 0;
+  }
+  if (check(val, value, error) && take_command_line(val, value, error))
+    return 0;
+  slurm_error("berth: %s", error);
+  return -1;
+}
+
+/* Returns the environment form of an option and, in name, the variable used. */
+static const char *environment_form(const char *suffix, char name[64]) {
+  static const char *const prefixes[] = {"BERTH_CONTAINER_", "PYXIS_CONTAINER_"};
+  for (int i = 0; i < 2; i++) {
+    snprintf(name, 64, "%s%s", prefixes[i], suffix);
+    const char *value = getenv(name);
+    if (value != NULL && value[0] != '\0')
+      return value;
+  }
+  return NULL;
+}
+
+static bool take_string(int val, const char *suffix, char *error) {
+  char name[64], why[CHECK_ERROR_SIZE];
+  const char *value = environment_form(suffix, name);
+  if (value == NULL)
+    return true;
+  replace(slot(&layers[ENVIRONMENT], val), value);
+  if (check(val, value, why))
+    return true;
+  snprintf(error, CHECK_ERROR_SIZE, "%.64s in the environment: %.400s", name, why);
+  return false;
+}
+
+/* yes and no are what the flag stands for when it is on and off. */
+static bool take_flag(int val, const char *suffix, const char *yes, const char *no, char *error) {
+  char name[64];
+  const char *text = environment_form(suffix, name);
+  if (text == NULL)
+    return true;
+  int truth = check_bool(text);
+  char **s = slot(&layers[ENVIRONMENT], val);
+  const char *value = truth == 1 ? yes : no;
+  if (truth < 0) {
+    snprintf(error, CHECK_ERROR_SIZE, "%s=%.64s in the environment is neither yes nor no", name,
+             text);
+    return false;
+  }
+  if (*s != NULL && strcmp(*s, value) != 0) {
+    snprintf(error, CHECK_ERROR_SIZE, "%s in the environment contradicts another variable", name);
+    return false;
+  }
+  replace(s, value);
+  return true;
+}
+
+static bool take_environment(char *error) {
+  struct request *r = &layers[ENVIRONMENT];
+  free(r->home);
+  free(r->root);
+  r->home = r->root = NULL;
+  return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
+         take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
+         take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
+         take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
+}
+
+static char *own_variable(void *context, const char *name) {
+  (void)context;
+  const char *value = getenv(name);
+  return value == NULL ? NULL : strdup(value);
+}
+
+bool options_merge(bool in_job, struct request *r, char error[512]) {
+  if (!take_environment(error))
+    return false;
+  if (in_job)
+    request_import(&layers[CARRIED], own_variable, NULL);
+  memset(r, 0, sizeof(*r));
+  for (int val = IMAGE; val <= ENV; val++)
+    for (int l = 0; l < LAYER_COUNT && *slot(r, val) == NULL; l++)
+      *slot(r, val) = *slot(&layers[l], val);
+  return true;
+}
+
+const struct request *options_command_line(void) {
+  return &layers[COMMAND_LINE];
+}
+
+const struct request *options_transported(void) {
+  return &layers[JOB];
+}
+
+const char *options_prolog_image(spank_t sp) {
+  char *image = NULL;
+  if (spank_option_getopt(sp, &table[IMAGE], &image) != ESPANK_SUCCESS)
+    return NULL;
+  return image;
+}

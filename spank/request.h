@@ -1,0 +1,45 @@
+/*
+ * request: what a user asks for, from the submit host to the node.
+ *
+ * It travels in the job's environment, one SLURM_BERTH_… variable per value:
+ * variables named SLURM* survive --export=NONE, and Slurm's own transport of
+ * options carries only the last use of a repeated one and nothing that came
+ * from the environment. srun, sbatch and salloc write all of them each time,
+ * so a step never sees a mixture of its own and its job's.
+ */
+#ifndef BERTH_REQUEST_H
+#define BERTH_REQUEST_H
+
+#include "wire.h"
+
+/* NULL: not asked for. Strings are allocated and live as long as the plugin. */
+struct request {
+  char *image;
+  char *digest; /* of this image; "sha256:…" */
+  char *mounts; /* SRC:DST[:FLAGS][,...] */
+  char *workdir;
+  char *home;        /* "0" or "1" */
+  char *root;        /* "readonly" or "writable" */
+  char *env;         /* NAME[,NAME] */
+  char *task_prolog; /* of srun --task-prolog; an absolute path */
+};
+
+/* A source of variables: returns an allocated value, or NULL. */
+typedef char *request_getenv(void *context, const char *name);
+
+/* request_import fills r from the variables; digest only if it is this image's. */
+void request_import(struct request *r, request_getenv *get, void *context);
+
+/* request_export writes r into the environment of this process. */
+void request_export(const struct request *r);
+
+/* request_pin returns "DIGEST=IMAGE", allocated: a digest never travels without its image. */
+char *request_pin(const char *digest, const char *image);
+
+/* request_pinned returns the digest in pin if it was made for image, else NULL. Allocated. */
+char *request_pinned(const char *pin, const char *image);
+
+/* request_encode appends r as the helper expects it. */
+void request_encode(const struct request *r, struct wire_writer *w);
+
+#endif

@@ -1,0 +1,112 @@
+#include "submit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "cmdline.h"
+#include "options.h"
+#include "request.h"
+#include "resolve.h"
+
+__attribute__((noreturn)) static void refuse(const char *why) {
+  slurm_error("berth: %s", why);
+  exit(1);
+}
+
+/* Prints text line by line, after a lead. */
+static void say_lines(const char *lead, char *text) {
+  char *rest = NULL;
+  for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
+    slurm_spank_log("berth: %s%s", lead, strncmp(line, "berth: ", 7) == 0 ? line + 7 : line);
+}
+
+static void resolve(const struct config *config, struct request *r) {
+  struct resolve_answer answer;
+  switch (resolve_reference(config->berth, r->image, &answer)) {
+  case RESOLVE_PINNED:
+    r->digest = strdup(answer.digest);
+    return;
+  case RESOLVE_REFUSED:
+    say_lines("", answer.why);
+    exit(1);
+  case RESOLVE_UNREACHABLE:
+    say_lines("", answer.why);
+    slurm_spank_log("berth: %s is not pinned: the job runs what the tag names when it starts",
+                    r->image);
+  }
+}
+
+/*
+ * A step with its job's image takes its job's digest, also if that is none:
+ * another attempt from a compute node would cost each step three seconds.
+ */
+static void pin(const struct config *config, bool in_job, struct request *r) {
+  const char *job_image = getenv("SLURM_BERTH_IMAGE");
+  const char *job_pin = getenv("SLURM_BERTH_DIGEST");
+  if (check_image_is_path(r->image))
+    return;
+  if (in_job && job_pin != NULL && (r->digest = request_pinned(job_pin, r->image)) != NULL)
+    return;
+  if (in_job && job_image != NULL && strcmp(job_image, r->image) == 0)
+    return;
+  resolve(config, r);
+}
+
+/* Slurm hands --task-prolog to slurmstepd, but not to its plugins. */
+static void find_task_prolog(struct request *r) {
+  struct cmdline c;
+  cmdline_read(&c);
+  const char *path = cmdline_value(&c, "task-prolog");
+  if (path == NULL)
+    path = getenv("SLURM_TASK_PROLOG");
+  r->task_prolog = path == NULL ? NULL : realpath(path, NULL);
+  cmdline_free(&c);
+}
+
+static void set_control(spank_t sp, const char *name, const char *value) {
+  if (value == NULL)
+    spank_job_control_unsetenv(sp, name);
+  else if (spank_job_control_setenv(sp, name, value, 1) != ESPANK_SUCCESS)
+    slurm_error("berth: cannot hand %s to the prolog", name);
+}
+
+/*
+ * Slurm's transport keeps the last use of a repeated option only. It has been
+ * written by now; put all uses there, for an srun inside the job.
+ */
+static void repair_transport(spank_t sp, const char *option, const char *value) {
+  if (value == NULL)
+    return;
+  setenv(option, value, 1);
+  set_control(sp, option, value);
+}
+
+void submit_request(spank_t sp, const struct config *config, const char *config_error) {
+  char error[512];
+  struct request r;
+  bool is_srun = spank_context() == S_CTX_LOCAL;
+  bool in_job = is_srun && getenv("SLURM_JOB_ID") != NULL;
+  if (!options_merge(in_job, &r, error))
+    refuse(error);
+  const struct request *given = options_command_line();
+  if (r.image == NULL) {
+    if (given->mounts || given->workdir || given->home || given->root || given->env)
+      slurm_spank_log("berth: no --container-image: the other --container options are ignored");
+    memset(&r, 0, sizeof(r));
+  } else {
+    if (config_error[0] != '\0')
+      refuse(config_error);
+    pin(config, in_job, &r);
+    if (is_srun)
+      find_task_prolog(&r);
+  }
+  char *pinned = r.digest == NULL ? NULL : request_pin(r.digest, r.image);
+  set_control(sp, "BERTH_IMAGE", r.image);
+  set_control(sp, "BERTH_DIGEST", pinned);
+  free(pinned);
+  repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_mounts", given->mounts);
+  repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_env", given->env);
+  request_export(&r);
+}

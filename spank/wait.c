@@ -1,0 +1,260 @@
+#include "wait.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <slurm/slurm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "failure.h"
+#include "join.h"
+
+#define REMEDY_ADMIN "this is for the cluster's admin: slurmd's log on this node says more"
+#define REMEDY_RETRY "submit the job again; if it happens again, tell the cluster's admin"
+
+enum { FD_MAX = 4, PATH_SIZE = 4096 };
+
+/* Our end of the socket to the helper; one per task process. */
+static int reply = -1;
+
+/* A message from the helper, with its descriptors. */
+struct answer {
+  char data[WIRE_MAX];
+  size_t len;
+  int fds[FD_MAX];
+  int fd_count;
+};
+
+static int local_task(spank_t sp) {
+  int id = -1;
+  spank_get_item(sp, S_TASK_ID, &id);
+  return id;
+}
+
+static int send_with_fds(int socket, struct wire_writer *w, const int *fds, int count) {
+  union {
+    struct cmsghdr header;
+    char buf[CMSG_SPACE(sizeof(int) * FD_MAX)];
+  } control;
+  struct iovec data = {.iov_base = w->buf, .iov_len = w->len};
+  struct msghdr msg = {.msg_iov = &data, .msg_iovlen = 1};
+  memset(&control, 0, sizeof(control));
+  msg.msg_control = control.buf;
+  msg.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count);
+  struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+  c->cmsg_level = SOL_SOCKET;
+  c->cmsg_type = SCM_RIGHTS;
+  c->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count);
+  memcpy(CMSG_DATA(c), fds, sizeof(int) * (size_t)count);
+  ssize_t n;
+  do
+    n = sendmsg(socket, &msg, MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  return n < 0 ? -1 : 0;
+}
+
+/* Local task 0 also hands over its mount namespace: the job's view of the node. */
+static int offer(int control, int task, int theirs) {
+  char buf[64];
+  struct wire_writer w;
+  int fds[2] = {theirs, -1};
+  int count = 1;
+  wire_start(&w, buf, sizeof(buf));
+  wire_add_number(&w, "task", (unsigned long long)task);
+  if (task == 0) {
+    fds[count++] = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    if (fds[1] < 0)
+      return -1;
+  }
+  int rc = send_with_fds(control, &w, fds, count);
+  int why = errno;
+  if (fds[1] >= 0)
+    close(fds[1]);
+  errno = why;
+  return rc;
+}
+
+void wait_offer(spank_t sp, int control) {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+    failure_keep(REMEDY_ADMIN, "cannot make a socket: %s", strerror(errno));
+    close(control);
+    return;
+  }
+  reply = pair[0];
+  if (offer(control, local_task(sp), pair[1]) < 0) {
+    if (errno == EPIPE || errno == ECONNRESET)
+      failure_keep(REMEDY_RETRY, "the container helper ended before the container was ready");
+    else
+      failure_keep(REMEDY_ADMIN, "the container helper does not answer: %s", strerror(errno));
+  }
+  close(pair[1]);
+  close(control);
+}
+
+static void add_variable(spank_t sp, struct wire_writer *w, const char *key, const char *name) {
+  char value[PATH_SIZE];
+  if (spank_getenv(sp, name, value, sizeof(value)) == ESPANK_SUCCESS && value[0] != '\0')
+    wire_add(w, key, value);
+}
+
+/* The batch script lies in slurmd's spool folder, which no container has. */
+static void add_spool(spank_t sp, struct wire_writer *w) {
+  uint32_t step = 0;
+  int argc = 0;
+  char **argv = NULL;
+  char path[PATH_SIZE];
+  if (spank_get_item(sp, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step != SLURM_BATCH_SCRIPT)
+    return;
+  if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1)
+    return;
+  snprintf(path, sizeof(path), "%s", argv[0]);
+  if (path[0] == '/')
+    wire_add(w, "spool", dirname(path));
+}
+
+/*
+ * Slurm runs both task prologs after task_init, so in the container. The
+ * site's is in slurmstepd's configuration, a symbol of libslurmfull whose type
+ * slurm.h has; the plugin is built for this very release.
+ */
+static void add_prologs(const struct request *r, struct wire_writer *w) {
+  const slurm_conf_t *conf = dlsym(RTLD_DEFAULT, "slurm_conf");
+  if (conf != NULL && conf->task_prolog != NULL && conf->task_prolog[0] == '/')
+    wire_add(w, "prolog_file", conf->task_prolog);
+  if (r->task_prolog != NULL)
+    wire_add(w, "prolog_file", r->task_prolog);
+}
+
+/*
+ * What must be at the same path in the container. All of it is the user's
+ * word. exec_task (slurmstepd/task.c) has set up MPI by now, so the
+ * environment has PMIX_SERVER_TMPDIR; TaskProlog and gres variables set by
+ * later code are not seen here.
+ */
+static void tell_needs(spank_t sp, const struct request *r) {
+  static char buf[WIRE_MAX];
+  char cwd[PATH_SIZE];
+  struct wire_writer w;
+  wire_start(&w, buf, sizeof(buf));
+  if (getcwd(cwd, sizeof(cwd)) != NULL)
+    wire_add(&w, "cwd", cwd);
+  add_variable(sp, &w, "tmpdir", "TMPDIR");
+  add_variable(sp, &w, "pmix", "PMIX_SERVER_TMPDIR");
+  add_variable(sp, &w, "home", "HOME");
+  add_spool(sp, &w);
+  add_prologs(r, &w);
+  if (w.failed || send(reply, w.buf, w.len, MSG_NOSIGNAL) < 0)
+    failure_keep(REMEDY_RETRY, "the container helper ended before the container was ready");
+}
+
+static void take_fds(struct msghdr *msg, struct answer *a) {
+  a->fd_count = 0;
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c != NULL; c = CMSG_NXTHDR(msg, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+      continue;
+    size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count && a->fd_count < FD_MAX; i++)
+      memcpy(&a->fds[a->fd_count++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+  }
+}
+
+/* Blocks until a message, the end (false) or a signal, which kills the task. */
+static bool receive(struct answer *a) {
+  union {
+    struct cmsghdr header;
+    char buf[CMSG_SPACE(sizeof(int) * FD_MAX)];
+  } control;
+  struct iovec data = {.iov_base = a->data, .iov_len = sizeof(a->data)};
+  struct msghdr msg = {.msg_iov = &data,
+                       .msg_iovlen = 1,
+                       .msg_control = control.buf,
+                       .msg_controllen = sizeof(control.buf)};
+  ssize_t n;
+  do
+    n = recvmsg(reply, &msg, MSG_CMSG_CLOEXEC);
+  while (n < 0 && errno == EINTR);
+  a->len = n < 0 ? 0 : (size_t)n;
+  take_fds(&msg, a);
+  return n > 0 && wire_valid(a->data, a->len);
+}
+
+static const char *get(const struct answer *a, const char *key) {
+  const char *value = wire_get(a->data, a->len, key);
+  return value == NULL ? "" : value;
+}
+
+/* Waits for the answer that decides; prints progress meanwhile. */
+static void await(struct answer *a) {
+  while (receive(a)) {
+    if (get(a, "progress")[0] != '\0') {
+      failure_progress(get(a, "progress"));
+      continue;
+    }
+    if (get(a, "error")[0] != '\0')
+      failure_keep(get(a, "remedy"), "%s", get(a, "error"));
+    else if (strcmp(get(a, "ok"), "1") != 0)
+      failure_keep(REMEDY_ADMIN, "the container helper gave an answer that makes no sense");
+    return;
+  }
+  failure_keep(REMEDY_RETRY, "the container helper ended before the container was ready");
+}
+
+static bool has_variable(void *context, const char *name) {
+  char one[2];
+  return spank_getenv(context, name, one, sizeof(one)) != ESPANK_ENV_NOEXIST;
+}
+
+static int set_variable(void *context, const char *name, const char *value) {
+  return spank_setenv(context, name, value, 1) == ESPANK_SUCCESS ? 0 : -1;
+}
+
+static void unset_variable(void *context, const char *name) {
+  spank_unsetenv(context, name);
+}
+
+static int enter(spank_t sp, const struct request *r, const struct answer *a,
+                 struct join_error *err) {
+  static struct join_result result;
+  bool remap = strcmp(get(a, "remap"), "1") == 0;
+  int expected = remap ? 3 : 4;
+  const char *keep[1] = {r->env};
+  struct join_environment env = {.context = sp,
+                                 .has = has_variable,
+                                 .set = set_variable,
+                                 .unset = unset_variable,
+                                 .keep = keep,
+                                 .keep_count = r->env == NULL ? 0 : 1};
+  if (a->fd_count != expected) {
+    snprintf(err->text, sizeof(err->text), "the container helper sent %d descriptors, not %d",
+             a->fd_count, expected);
+    return -1;
+  }
+  struct join_namespaces ns = {
+      .user = a->fds[0], .mnt = a->fds[1], .user2 = remap ? -1 : a->fds[2]};
+  if (join_read_result(a->fds[expected - 1], &result, err) < 0 ||
+      join_enter(&ns, result.cwd, err) < 0)
+    return -1;
+  return join_set_environment(&result, &env, err);
+}
+
+void wait_join(spank_t sp, const struct request *r) {
+  static struct answer a;
+  struct join_error err;
+  if (!failure_kept() && local_task(sp) == 0)
+    tell_needs(sp, r);
+  if (!failure_kept())
+    await(&a);
+  if (!failure_kept() && enter(sp, r, &a, &err) < 0)
+    failure_keep(REMEDY_ADMIN, "%s", err.text);
+  if (failure_kept())
+    failure_end();
+  for (int i = 0; i < a.fd_count; i++)
+    close(a.fds[i]);
+  close(reply);
+}
