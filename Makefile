@@ -1,0 +1,49 @@
+# Berth's build. `make help` lists the targets.
+#
+# Everything is built below build/, laid out as it is installed:
+#   bin/berth  libexec/berth/{berth-create,berth-join}  lib/berth/spank_berth.so
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BUILD   := $(CURDIR)/build
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO      ?= go
+GOFLAGS ?= -trimpath
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# The packages whose path has testdata in it are not matched by ./...
+TESTDATA := ./testdata/cluster ./testdata/images ./testdata/registry/... ./testdata/e2e
+
+.PHONY: help all build deps test demo bench lint install clean
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+all: build
+build: ## build the programs and the Slurm plugin
+	$(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/berth ./cmd/berth
+	$(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
+	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
+	$(MAKE) -s -C spank BUILD=$(BUILD)
+
+deps: ## install what building and testing need (Debian, as root or with sudo)
+	tools/deps
+
+test: deps build ## run every test; what needs root is skipped without it, with a line
+	tools/test
+
+demo: deps build ## a 3-node Slurm cluster runs a bioinformatics job array in an image
+	testdata/demo/demo
+
+bench: deps build ## measure; see docs/benchmarks.md
+	testdata/bench/bench
+
+lint: ## gofumpt, staticcheck, vet, shellcheck
+	tools/lint
+
+install: build ## install below DESTDIR/PREFIX
+	install -D -m 0755 $(BUILD)/bin/berth $(DESTDIR)$(PREFIX)/bin/berth
+	install -D -m 0755 $(BUILD)/libexec/berth/berth-create $(DESTDIR)$(PREFIX)/libexec/berth/berth-create
+	install -D -m 0755 $(BUILD)/libexec/berth/berth-join $(DESTDIR)$(PREFIX)/libexec/berth/berth-join
+	install -D -m 0755 $(BUILD)/lib/berth/spank_berth.so $(DESTDIR)$(PREFIX)/lib/berth/spank_berth.so
+
+clean: ## remove what was built
+	rm -rf $(BUILD)
