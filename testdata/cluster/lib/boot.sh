@@ -15,6 +15,21 @@ read -r pid _ </proc/self/stat
 record_pid "$DIR/machines/$MACHINE/pid" "$pid"
 hostname "$MACHINE"
 
+# copy_etc makes the machine's /etc: the host's, for the loader, certificates
+# and alternatives, without its secrets, its accounts and the settings that
+# lead out of the cluster's network; over it the cluster's own. It is a tmpfs,
+# which takes these many small files ten times faster than a disk.
+copy_etc() {
+  mount -t tmpfs -o mode=0755 tmpfs "$root/etc"
+  tar -C /etc -cf - \
+    --exclude={./shadow*,./gshadow*,./passwd*,./group*,./subuid*,./subgid*,./ssh,./slurm,./munge,./berth} \
+    --exclude={./apt,./pip.conf,./npmrc,./wgetrc,./gitconfig,./containers,./docker,./maven} \
+    --exclude={./cron*,./systemd,./fstab,./hosts,./hostname,./resolv.conf,./mtab,./environment,./nsswitch.conf} . |
+    tar -C "$root/etc" -xf -
+  cp -a "$DIR/etc/." "$root/etc"
+  printf '%s\n' "$MACHINE" >"$root/etc/hostname"
+}
+
 mount_system() {
   local entry
   mount --bind "$root" "$root"
@@ -34,8 +49,6 @@ mount_system() {
   mkdir -m 1777 "$root/run/lock"
   mkdir "$root/run/munge"
   mount --bind "$DIR/munge" "$root/run/munge"
-  mount --bind "$DIR/slurm" "$root/etc/slurm"
-  mount -o remount,bind,ro "$root/etc/slurm"
   mount --bind "$DIR/home" "$root/home"
   mount --bind "$DIR/shared" "$root/shared"
 }
@@ -73,6 +86,9 @@ copy_files() {
 }
 
 mount_system
+copy_etc
+mount --bind "$DIR/slurm" "$root/etc/slurm"
+mount -o remount,bind,ro "$root/etc/slurm"
 mount_binds
 copy_files
 cd "$root"

@@ -18,7 +18,7 @@ detach_loops() {
 # everything in its pid namespace, and mounts and network go with the rest.
 stop_machines() {
   local file failed=0
-  for file in "$DIR"/spawned/*.pid "$DIR"/machines/*/unshare.pid "$DIR"/machines/*/pid; do
+  for file in "$DIR"/spawned/*.pid "$DIR"/machines/*/pid "$DIR"/machines/*/unshare.pid; do
     [[ -f $file ]] || continue
     kill_recorded "$file" KILL || failed=1
   done

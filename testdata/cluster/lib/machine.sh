@@ -57,16 +57,10 @@ write_hosts() {
   done < <(machines)
 }
 
-# make_etc makes the /etc that all machines start from: the host's, for the
-# loader, certificates and alternatives, without its secrets, its accounts and
-# the settings that lead out of the cluster's network.
-make_etc() {
+# write_etc writes what all machines have in /etc besides the host's files.
+write_etc() {
   local etc=$1
-  mkdir -p "$etc"
-  tar -C /etc -cf - --exclude={./shadow*,./gshadow*,./passwd*,./group*,./subuid*,./subgid*} \
-    --exclude={./ssh,./slurm,./munge,./apt,./pip.conf,./npmrc,./wgetrc,./gitconfig,./containers,./docker} \
-    --exclude={./berth,./maven,./cron*,./systemd,./fstab,./hosts,./hostname,./resolv.conf,./mtab,./environment} . |
-    tar -C "$etc" -xf -
+  mkdir -p "$etc"/{slurm,berth}
   write_passwd "$etc"
   write_hosts >"$etc/hosts"
   : >"$etc/resolv.conf"
@@ -74,15 +68,14 @@ make_etc() {
   : >"$etc/subuid"
   : >"$etc/subgid"
   ln -s ../proc/self/mounts "$etc/mtab"
-  printf 'passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\nprotocols: files\n' >"$etc/nsswitch.conf"
-  mkdir -p "$etc/slurm" "$etc/munge" "$etc/berth"
+  printf '%s: files\n' passwd group shadow hosts services protocols >"$etc/nsswitch.conf"
 }
 
-# make_root MACHINE makes its root folder: empty but for /etc, the skeleton of
-# /var and, if the host has no merged /usr, nothing else; the rest is mounted.
+# make_root MACHINE makes its root folder: mount points and an empty /var. The
+# rest is mounted by boot.sh.
 make_root() {
   local machine=$1 root=$DIR/machines/$1/root entry
-  mkdir -p "$root"/{dev,proc,sys,run,usr,home,shared,root,opt,srv,mnt,media,.old}
+  mkdir -p "$root"/{dev,etc,proc,sys,run,usr,home,shared,root,opt,srv,mnt,media,.old}
   mkdir -p "$root"/var/{cache,lib/berth,lib/munge,lib/slurm,log/slurm,log/munge,spool/slurmd,spool/slurmctld}
   mkdir -m 1777 "$root/tmp" "$root/var/tmp"
   chmod 0700 "$root/root"
@@ -95,8 +88,6 @@ make_root() {
       mkdir "$root$entry"
     fi
   done
-  cp -a "$DIR/etc" "$root/etc"
-  printf '%s\n' "$machine" >"$root/etc/hostname"
   chown 981:981 "$root"/var/{lib,log}/munge
   chmod 0700 "$root"/var/{lib,log}/munge
 }

@@ -84,13 +84,11 @@ write_slurm() {
 }
 
 write_munge_key() {
-  local etc=$DIR/machines/ctl/root/etc/munge
-  head -c 128 /dev/urandom >"$etc/munge.key"
-  chmod 0400 "$etc/munge.key"
-  chown -R 981:981 "$etc"
-  mkdir -p "$DIR/munge"
-  chown 981:981 "$DIR/munge"
-  chmod 0755 "$DIR/munge"
+  local key=$DIR/machines/ctl/root/var/lib/munge/key
+  head -c 128 /dev/urandom >"$key"
+  chmod 0400 "$key"
+  chown 981:981 "$key"
+  install -d -m 0755 -o 981 -g 981 "$DIR/munge"
 }
 
 # daemon MACHINE CMD… starts a daemon that puts itself into the background.
@@ -108,7 +106,7 @@ daemon() {
 
 start_daemons() {
   local machine pids=() pid
-  daemon ctl setpriv --reuid munge --regid munge --clear-groups munged --num-threads 4
+  daemon ctl setpriv --reuid munge --regid munge --clear-groups munged --key-file /var/lib/munge/key
   daemon ctl slurmctld -c
   while read -r machine; do
     [[ $machine == ctl ]] && continue
@@ -121,7 +119,7 @@ start_daemons() {
 # all_idle: every node is registered and no job is left.
 all_idle() {
   local states
-  states=$(in_machine ctl 10 sinfo -h -N -o %T 2>&1) || return 1
+  states=$(in_machine ctl 10 sinfo -h -N -o %T 2>/dev/null) || return 1
   [[ $(sort -u <<<"$states") == idle && $(wc -l <<<"$states") == "$(cat "$DIR/nodes")" ]] || return 1
-  [[ -z $(in_machine ctl 10 squeue -h -a 2>&1) ]]
+  [[ -z $(in_machine ctl 10 squeue -h -a 2>/dev/null) ]]
 }

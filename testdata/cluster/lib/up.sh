@@ -75,7 +75,7 @@ write_dir() {
   lines "${FILES[@]}" >"$DIR/files"
   printf '%s' "$INSTALL_PATH" >"$DIR/path"
   mkdir -m 1777 "$DIR/shared"
-  make_etc "$DIR/etc"
+  write_etc "$DIR/etc"
   mkdir -m 0755 "$DIR/home"
   for user in alice:2001 bob:2002 carol:2003; do
     install -d -m 0700 -o "${user#*:}" -g "${user#*:}" "$DIR/home/${user%:*}"
@@ -92,6 +92,7 @@ start_machines() {
   while read -r machine; do
     start_machine "$machine" &
     record_pid "$DIR/machines/$machine/unshare.pid" $! || die "$machine did not start"
+    disown
   done < <(machines)
   while read -r machine; do
     wait_for 20 booted "$machine" || die "$machine did not boot"
