@@ -18,6 +18,7 @@ import (
 type control struct{ socket *os.File }
 
 func newControl(socket *os.File) (*control, error) {
+	// The plugin has set it already, before it sent anything.
 	err := unix.SetsockoptInt(int(socket.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	if err != nil {
 		return nil, os.NewSyscallError("setsockopt(SO_PASSCRED)", err)
