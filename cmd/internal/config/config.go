@@ -64,6 +64,7 @@ const (
 type Container struct {
 	MountHome bool
 	Root      string   // ReadOnly or Writable
+	IDMap     bool     // use idmapped image mounts where the kernel can
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in
 }
 

@@ -61,6 +61,9 @@ func Settings() []Setting {
 		{Key: "container.mounts", Example: `["/db:ro", "/softs:ro", "/scratch/%u"]`, check: mountList,
 			Doc: "What every container sees of the host: SRC, SRC:FLAGS, SRC:DST or SRC:DST:FLAGS, with the flags of --container-mounts. %u is the user's name, %h the user's home, %% a percent sign. What does not exist on a node is left out.",
 			at:  func(c *Config, _ string) any { return &c.Container.Mounts }},
+		{Key: "container.idmap",
+			Doc: "Whether the files of an image appear as the user's own, by idmapped mounts, where the kernel can (squashfs: Linux 6.2). false makes every node behave like one with an older kernel: they belong to nobody.",
+			at:  func(c *Config, _ string) any { return &c.Container.IDMap }},
 		{Key: "registry.*.insecure", Open: true,
 			Doc: "Whether this registry may answer by plain http, or with a certificate that nobody vouches for.",
 			at:  func(c *Config, host string) any { return &c.registry(host).Insecure }},
@@ -82,7 +85,7 @@ func defaults() *Config {
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
-		Container: Container{MountHome: true, Root: ReadOnly},
+		Container: Container{MountHome: true, Root: ReadOnly, IDMap: true},
 		Registry:  map[string]*Registry{},
 		origin:    map[string]Origin{},
 	}
