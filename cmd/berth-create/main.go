@@ -9,6 +9,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,8 @@ func main() {
 	case "inside":
 		logrus.SetOutput(io.Discard) // libcontainer's warnings are not for users
 		exit(inside.Run(os.NewFile(3, "channel")))
+	case "step":
+		exit(runStep(context.Background()))
 	default:
 		exit(fmt.Errorf("berth-create is started by Berth, not by hand (mode %q)", mode))
 	}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/step"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+	"github.com/sirupsen/logrus"
+)
+
+// runStep is `berth-create step`: root, with the control socket as descriptor
+// 3, an environment that the plugin fixed, and no terminal.
+func runStep(ctx context.Context) error {
+	control := os.NewFile(3, "control")
+	cfg, err := config.Load(config.Site())
+	if err != nil { // the tasks must hear it: their step fails because of this
+		return step.Run(ctx, openLog("/run/berth"), control, broken{err}, step.Settings{})
+	}
+	log := openLog(cfg.Node.RunDir)
+	n := &node{cfg: cfg, berth: berthPath()}
+	set := step.Settings{
+		Exe: "/proc/self/exe", RunDir: cfg.Node.RunDir,
+		SiteMounts: cfg.Container.Mounts, MountHome: cfg.Container.MountHome,
+		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
+	}
+	err = step.Run(ctx, log, control, n, set)
+	if err != nil {
+		log.WithError(err).Error("step")
+	}
+	return err
+}
+
+// A broken node has no image for anybody.
+type broken struct{ err error }
+
+func (b broken) Image(context.Context, *step.Request, func(string)) (step.Image, error) {
+	return nil, b.err
+}
+
+func (b broken) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
+	return nil, b.err
+}
+
+// maxLog bounds the log in bytes: the run folder is memory, and what is
+// logged here are failures that users can cause.
+const maxLog = 1 << 20
+
+// openLog appends to a file that root owns in the run folder. A node without
+// one has had no prolog yet; the failure that follows says so to the user.
+func openLog(runDir string) *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	path := filepath.Join(runDir, "step.log")
+	flags := os.O_CREATE | os.O_APPEND | os.O_WRONLY
+	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
+		flags |= os.O_TRUNC
+	}
+	if f, err := os.OpenFile(path, flags, 0o600); err == nil {
+		log.SetOutput(f)
+	}
+	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true})
+	return log
+}
+
+// berthPath is PREFIX/bin/berth for PREFIX/libexec/berth/berth-create.
+func berthPath() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "berth"
+	}
+	return filepath.Join(filepath.Dir(exe), "..", "..", "bin", "berth")
+}
+
+// A node is this node, as the step's helper needs it.
+type node struct {
+	cfg   *config.Config
+	berth string
+}
+
+// Names under which a job's user namespaces are pinned.
+const (
+	pinOuter = "user1"
+	pinInner = "user2"
+)
+
+func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)) (step.Image, error) {
+	req := jobstate.Request{
+		Job: r.Job, UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
+	}
+	folder, err := jobstate.Ensure(ctx, []string{n.berth}, n.cfg.Node.RunDir, req)
+	if err != nil {
+		return nil, err
+	}
+	ready, err := folder.Wait(ctx, progress)
+	if err != nil {
+		return nil, err
+	}
+	return &image{ready: ready, runDir: n.cfg.Node.RunDir}, nil
+}
+
+// UserNamespaces opens what an earlier step of the job pinned, or makes and
+// pins a pair. Of two steps that start together one wins; the other's pair is
+// dropped, so that their ranks share one.
+func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error) {
+	mounts, err := launcher.OpenMounts(ctx, n.cfg.Node.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	defer mounts.Close()
+	name := strconv.FormatUint(uint64(job), 10)
+	if users, err := openPins(mounts, name); !errors.Is(err, fs.ErrNotExist) {
+		return users, err
+	}
+	users, err := launcher.NewUserNamespaces(ctx, "/proc/self/exe", u)
+	if err != nil {
+		return nil, err
+	}
+	err = mounts.Pin(ctx, name, launcher.Pin{Name: pinOuter, NS: users.Outer}, launcher.Pin{Name: pinInner, NS: users.Inner})
+	if errors.Is(err, fs.ErrExist) {
+		users.Close()
+		return openPins(mounts, name)
+	}
+	if err != nil {
+		users.Close()
+		return nil, err
+	}
+	return users, nil
+}
+
+func openPins(mounts *launcher.Mounts, job string) (*launcher.UserNamespaces, error) {
+	outer, err := mounts.OpenPin(job, pinOuter)
+	if err != nil {
+		return nil, err
+	}
+	inner, err := mounts.OpenPin(job, pinInner)
+	if err != nil {
+		outer.Close()
+		return nil, err
+	}
+	return &launcher.UserNamespaces{Outer: outer, Inner: inner}, nil
+}
+
+// An image is one that is leased for the job and mounted.
+type image struct {
+	ready  jobstate.Ready
+	runDir string
+}
+
+func (i *image) Mount(ctx context.Context) (*os.File, error) {
+	mounts, err := launcher.OpenMounts(ctx, i.runDir)
+	if err != nil {
+		return nil, err
+	}
+	defer mounts.Close()
+	return mounts.CloneImage(i.ready.Mount)
+}
+
+func (i *image) Squashfs() (*os.File, error) { return os.Open(i.ready.Squashfs()) }
+
+// maxConfig bounds what root reads of an image's config, which it does not parse.
+const maxConfig = 1 << 19
+
+func (i *image) Config() ([]byte, error) {
+	data, err := os.ReadFile(i.ready.Config())
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxConfig {
+		return nil, fmt.Errorf("%s has %d bytes", i.ready.Config(), len(data))
+	}
+	return data, nil
+}
