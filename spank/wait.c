@@ -189,6 +189,16 @@ static const char *get(const struct answer *a, const char *key) {
   return value == NULL ? "" : value;
 }
 
+/* Remarks on a container that works, once per node. */
+static void print_notes(const struct answer *a) {
+  struct wire_reader reader;
+  struct wire_record rec;
+  wire_read(&reader, a->data, a->len);
+  while (wire_next(&reader, &rec))
+    if (wire_key_is(&rec, "note"))
+      failure_progress(rec.value);
+}
+
 /* Waits for the answer that decides; prints progress meanwhile. */
 static void await(struct answer *a) {
   while (receive(a)) {
@@ -254,6 +264,8 @@ void wait_join(spank_t sp, const struct request *r) {
     failure_keep(REMEDY_ADMIN, "%s", err.text);
   if (failure_kept())
     failure_end();
+  if (local_task(sp) == 0)
+    print_notes(&a);
   for (int i = 0; i < a.fd_count; i++)
     close(a.fds[i]);
   close(reply);
