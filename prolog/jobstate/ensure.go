@@ -1,0 +1,69 @@
+package jobstate
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/launcher/wire"
+)
+
+// FreshFor is how long a recorded failure answers those who ask again. A step
+// that starts later tries again: the registry may be back.
+const FreshFor = 10 * time.Second
+
+// Environment is the whole environment of root's and the account's processes:
+// nothing of a job's gets there.
+func Environment() []string {
+	return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+}
+
+// Settled says that nobody needs to start the preparation: it runs, it is
+// done, or it failed a moment ago.
+func (f Folder) Settled() bool {
+	if f.Busy() {
+		return true
+	}
+	s, err := f.State()
+	return err == nil && (s.Ready != nil || time.Since(s.Time) < FreshFor)
+}
+
+// Ensure starts the preparation unless somebody did, and returns its folder
+// for Wait. berth is how `berth` is started, usually just its path. It is for
+// the helper of a step, whose image may not be the one that the prolog knew of
+// (srun --container-image within an allocation).
+func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Folder, error) {
+	f := Locate(runDir, r)
+	if f.Settled() {
+		return f, nil
+	}
+	message, err := r.message()
+	if err != nil {
+		return f, err
+	}
+	cmd := exec.CommandContext(ctx, berth[0], append(berth[1:len(berth):len(berth)], "node", "prepare")...)
+	cmd.Env, cmd.Dir, cmd.Stdin = Environment(), "/", bytes.NewReader(message)
+	// The worker outlives the command and must not hold its output open.
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return f, fault.Wrap("start the preparation of the image", "", fault.Site,
+			"ask your administrator to run on this node: berth node prepare",
+			fmt.Errorf("%w: %s", err, Clean(strings.TrimSpace(string(out)))))
+	}
+	return f, nil
+}
+
+// message is what `berth node prepare` reads. It returns at once: the caller
+// waits itself.
+func (r Request) message() ([]byte, error) {
+	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+	return wire.Message{
+		{Key: "job", Value: number(r.Job)}, {Key: "uid", Value: number(r.UID)}, {Key: "gid", Value: number(r.GID)},
+		{Key: "image", Value: r.Image}, {Key: "digest", Value: r.Digest}, {Key: "wait", Value: "0"},
+	}.Encode()
+}

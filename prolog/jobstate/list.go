@@ -1,0 +1,79 @@
+package jobstate
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+)
+
+// Jobs lists the jobs that have a folder.
+func Jobs(runDir string) ([]uint32, error) {
+	entries, err := readDir(filepath.Join(runDir, "jobs"))
+	if err != nil {
+		return nil, err
+	}
+	var jobs []uint32
+	for _, e := range entries {
+		if id, err := strconv.ParseUint(e.Name(), 10, 32); err == nil {
+			jobs = append(jobs, uint32(id))
+		}
+	}
+	slices.Sort(jobs)
+	return jobs, nil
+}
+
+// Folders lists the preparations of a job.
+func Folders(runDir string, job uint32) ([]Folder, error) {
+	dir := filepath.Join(JobDir(runDir, job), "prepare")
+	entries, err := readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var folders []Folder
+	for _, e := range entries {
+		folders = append(folders, Folder{filepath.Join(dir, e.Name())})
+	}
+	return folders, nil
+}
+
+// SetLease writes down that the job uses the image named key in the store.
+// The caller has opened the image before: a lease on an image that is being
+// removed must not count.
+func SetLease(runDir string, job uint32, key string) error {
+	dir := filepath.Join(JobDir(runDir, job), "leases")
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err // the job's folder is gone: the job is over
+	}
+	return os.WriteFile(filepath.Join(dir, key), nil, 0o600)
+}
+
+// Leased is the set of images that any job uses.
+func Leased(runDir string) (map[string]bool, error) {
+	jobs, err := Jobs(runDir)
+	if err != nil {
+		return nil, err
+	}
+	leased := map[string]bool{}
+	for _, job := range jobs {
+		entries, err := readDir(filepath.Join(JobDir(runDir, job), "leases"))
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			leased[e.Name()] = true
+		}
+	}
+	return leased, nil
+}
+
+// readDir takes a missing folder for an empty one.
+func readDir(dir string) ([]os.DirEntry, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
+}
