@@ -2,6 +2,11 @@ package imagecache
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -22,9 +27,68 @@ type Answers struct {
 // ${XDG_CACHE_HOME:-~/.cache}/berth/resolve.
 func NewAnswers(dir string) Answers { return Answers{dir: dir, now: time.Now} }
 
+// answer is what one file of the folder holds.
+type answer struct {
+	Reference string       `json:"reference"`
+	Platform  string       `json:"platform"`
+	User      string       `json:"user,omitempty"`
+	Digest    store.Digest `json:"digest"`
+	Asked     time.Time    `json:"asked"`
+}
+
 // Resolve is imagecache.Resolve, unless dir holds an answer younger than
 // AnswerTTL. Answers about files are not kept. That an answer cannot be
 // kept is no error.
 func (a Answers) Resolve(ctx context.Context, ref Reference, platform Platform, net Network) (store.Digest, error) {
-	panic("soon")
+	if ref.kind != Registry {
+		return Resolve(ctx, ref, platform, net)
+	}
+	ask := answer{Reference: ref.String(), Platform: orHost(platform).String(), User: ref.user}
+	if d, ok := a.recall(ask); ok {
+		return d, nil
+	}
+	d, err := Resolve(ctx, ref, platform, net)
+	if err == nil {
+		ask.Digest, ask.Asked = d, a.now()
+		a.keep(ask)
+	}
+	return d, err
+}
+
+// path names the file of an answer by what was asked.
+func (a Answers) path(ask answer) string {
+	sum := sha256.Sum256([]byte(ask.Reference + "\x00" + ask.Platform + "\x00" + ask.User))
+	return filepath.Join(a.dir, hex.EncodeToString(sum[:16])+".json")
+}
+
+func (a Answers) recall(ask answer) (store.Digest, bool) {
+	raw, err := readFile(a.path(ask), maxManifest)
+	if err != nil {
+		return store.Digest{}, false
+	}
+	var had answer
+	if json.Unmarshal(raw, &had) != nil || had.Digest.IsZero() ||
+		had.Reference != ask.Reference || had.Platform != ask.Platform || had.User != ask.User {
+		return store.Digest{}, false
+	}
+	age := a.now().Sub(had.Asked)
+	return had.Digest, age >= 0 && age < AnswerTTL
+}
+
+// keep writes the answer, if that is possible, and removes old ones.
+func (a Answers) keep(ask answer) {
+	if os.MkdirAll(a.dir, 0o700) != nil {
+		return
+	}
+	a.sweep()
+	_ = store.WriteJSON(a.path(ask), 0o600, ask)
+}
+
+func (a Answers) sweep() {
+	entries, _ := os.ReadDir(a.dir)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && a.now().Sub(info.ModTime()) > AnswerTTL {
+			_ = os.Remove(filepath.Join(a.dir, e.Name()))
+		}
+	}
 }

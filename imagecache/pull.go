@@ -2,7 +2,10 @@ package imagecache
 
 import (
 	"context"
+	"errors"
+	"os"
 
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
@@ -11,5 +14,59 @@ import (
 // request of Resolve; with a digest in ref, none. Of any number of processes
 // that pull one image at once, one transfers and converts it; the others wait.
 func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions) (store.Image, error) {
-	panic("soon")
+	report := &reporter{f: opts.Progress}
+	im, err := findPinned(s, ref)
+	if err == nil {
+		_ = im.Remember(ref.String()) // a full disk must not keep an image from running
+		return im, nil
+	}
+	report.report(Progress{Phase: PhaseResolve})
+	d, err := Resolve(ctx, ref, opts.Platform, opts.Network)
+	if err != nil {
+		return store.Image{}, err
+	}
+	im, err = s.Get(d)
+	if errors.Is(err, store.ErrNotFound) {
+		im, err = pullLocked(ctx, s, ref, d, opts, report)
+	}
+	if err != nil {
+		return store.Image{}, err
+	}
+	_ = im.Remember(ref.String())
+	return im, nil
+}
+
+// findPinned looks for the image by the digest in ref, which costs nothing.
+// That digest may be an index's; then it is not found, and Resolve follows it.
+func findPinned(s *store.Store, ref Reference) (store.Image, error) {
+	if ref.digest.IsZero() {
+		return store.Image{}, store.ErrNotFound
+	}
+	return s.Get(ref.digest)
+}
+
+// pullLocked fetches and publishes d, unless whoever held the lock before did.
+func pullLocked(ctx context.Context, s *store.Store, ref Reference, d store.Digest, opts FetchOptions, report *reporter) (im store.Image, err error) {
+	lock, err := s.Lock(ctx, d, func() { report.report(Progress{Phase: PhaseWait}) })
+	if err != nil {
+		return store.Image{}, err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if im, err := s.Get(d); err == nil {
+		return im, nil
+	}
+	dir, err := lock.TempDir(os.Geteuid(), os.Getegid())
+	if err != nil {
+		return store.Image{}, err
+	}
+	if err := Fetch(ctx, ref, d, dir, opts); err != nil {
+		return store.Image{}, err
+	}
+	report.report(Progress{Phase: PhasePublish})
+	work, err := os.Open(dir)
+	if err != nil {
+		return store.Image{}, fault.Wrap("publish image", d.String(), fault.Site, "look at the store's folder", err)
+	}
+	defer work.Close()
+	return s.Publish(work, d, os.Geteuid())
 }

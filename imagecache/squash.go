@@ -2,7 +2,15 @@ package imagecache
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/apex/log"
+	"github.com/apex/log/handlers/discard"
 )
 
 // A LayerSource opens the tar streams of an image's layers, lowest first.
@@ -11,7 +19,8 @@ type LayerSource interface {
 	Len() int
 	// Open returns the uncompressed tar stream of layer i, waiting for it to
 	// arrive. The stream ends with an error unless its content matched
-	// its digests, so read it to the end before believing any of it.
+	// its digests, so read it to the end before believing any of it. A
+	// layer is opened once.
 	Open(ctx context.Context, i int) (io.ReadCloser, error)
 }
 
@@ -22,6 +31,53 @@ type Converter interface {
 	// Name is recorded with the image.
 	Name() string
 	// Convert writes the squashfs file to out and may use the empty folder
-	// work, which it leaves empty. On error out may hold garbage.
+	// work, in which it may leave files. On error out may hold garbage.
 	Convert(ctx context.Context, layers LayerSource, work, out string, progress ProgressFunc) error
+}
+
+// Umoci is the Converter that unpacks the layers into a folder with umoci and
+// squashes that with mksquashfs, 4.4 or later.
+type Umoci struct {
+	// Mksquashfs is the program's path; "" looks in PATH.
+	Mksquashfs string
+	// Processors is how many of them mksquashfs uses; 0 means all that
+	// this process may use.
+	Processors int
+}
+
+// Name implements Converter.
+func (Umoci) Name() string { return "umoci" }
+
+// silenceUmoci keeps umoci's warnings, one per file in the worst case, off
+// standard error. They go through the one logger of apex/log.
+var silenceUmoci = sync.OnceFunc(func() { log.SetHandler(discard.Default) })
+
+// Convert implements Converter.
+func (u Umoci) Convert(ctx context.Context, layers LayerSource, work, out string, progress ProgressFunc) error {
+	silenceUmoci()
+	tree := filepath.Join(work, "rootfs")
+	unpacker, err := newUnpacker(tree)
+	if err != nil {
+		return fmt.Errorf("unpack layers: %w", err)
+	}
+	for i := range layers.Len() {
+		if err := unpackLayer(ctx, unpacker, layers, i); err != nil {
+			return fmt.Errorf("unpack layer %d of %d: %w", i+1, layers.Len(), err)
+		}
+	}
+	if err := unpacker.finish(); err != nil {
+		return fmt.Errorf("unpack layers: %w", err)
+	}
+	if err := u.squash(ctx, tree, out, progress); err != nil {
+		return fmt.Errorf("write squashfs: %w", err)
+	}
+	return os.RemoveAll(tree)
+}
+
+func unpackLayer(ctx context.Context, u *unpacker, layers LayerSource, i int) error {
+	stream, err := layers.Open(ctx, i)
+	if err != nil {
+		return err
+	}
+	return errors.Join(u.apply(ctx, stream), stream.Close())
 }

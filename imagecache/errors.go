@@ -1,0 +1,138 @@
+package imagecache
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/fault"
+)
+
+// statusError is an answer of a registry other than the one hoped for.
+type statusError struct {
+	host   string
+	status int
+	detail string // the registry's own words, if any
+}
+
+func (e *statusError) Error() string {
+	text := fmt.Sprintf("%s answered %d %s", e.host, e.status, http.StatusText(e.status))
+	if e.detail != "" {
+		text += fmt.Sprintf(" (%s)", e.detail)
+	}
+	return text
+}
+
+// errPlainHTTP stops a request that would have left this machine unencrypted.
+var errPlainHTTP = errors.New("the registry wants plain HTTP")
+
+// damaged says that an image breaks the rules of its format.
+func damaged(format string, a ...any) error {
+	return &fault.Error{Op: "read image", Blame: fault.User,
+		Remedy: "build or push the image again", Err: fmt.Errorf("the image is damaged: "+format, a...)}
+}
+
+// mismatch says that bytes arrived other than those that were named.
+func mismatch(what, want, got string) error {
+	return &fault.Error{Op: "verify", Arg: what, Blame: fault.Site,
+		Remedy: "try again; if it stays, the registry, a mirror or a proxy on the way alters or truncates data",
+		Err:    fmt.Errorf("got %s where %s was named", got, want)}
+}
+
+// imageFault gives an error that has no cause and remedy yet both of them.
+// op and ref say what was being done.
+func imageFault(op string, ref Reference, err error) error {
+	if err == nil {
+		return nil
+	}
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return &fault.Error{Op: op, Arg: ref.String(), Blame: f.Blame, Remedy: f.Remedy, Err: err}
+	}
+	blame, remedy := diagnose(ref, err)
+	return &fault.Error{Op: op, Arg: ref.String(), Blame: blame, Remedy: remedy, Err: err}
+}
+
+// diagnose says who can mend err and how.
+func diagnose(ref Reference, err error) (fault.Blame, string) {
+	var status *statusError
+	switch {
+	case errors.As(err, &status):
+		return diagnoseStatus(ref, status)
+	case errors.Is(err, context.Canceled):
+		return fault.Site, "it was interrupted; start it again"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fault.Site, "make room on the disk that holds the store, or choose another folder for it"
+	case errors.Is(err, tar.ErrHeader):
+		return fault.User, "the image's layer is damaged; build or push the image again"
+	case ref.kind != Registry:
+		return diagnoseFile(ref, err)
+	}
+	return diagnoseNetwork(ref, err)
+}
+
+func diagnoseStatus(ref Reference, e *statusError) (fault.Blame, string) {
+	switch {
+	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
+		return fault.User, fmt.Sprintf("check the spelling of %s; if it is right, the image is private: log in with podman login %s",
+			ref.repository, ref.registry)
+	case e.status == http.StatusNotFound:
+		return fault.User, fmt.Sprintf("check the spelling of the image and its tag; %s has no such thing", ref.registry)
+	case e.status == http.StatusTooManyRequests:
+		return fault.Site, ref.registry + " limits how often it may be asked; try again later, log in, or use a mirror"
+	case e.status >= 500:
+		return fault.Site, ref.registry + " has trouble of its own; try again later"
+	default:
+		return fault.Site, "the registry refuses in a way Berth does not know; ask its admin"
+	}
+}
+
+func diagnoseFile(ref Reference, err error) (fault.Blame, string) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.User, "check the path; relative ones start at the current directory: " + ref.path
+	case errors.Is(err, fs.ErrPermission):
+		return fault.User, "you may not read " + ref.path
+	default:
+		return fault.User, "make the archive or folder again; it may be damaged"
+	}
+}
+
+func diagnoseNetwork(ref Reference, err error) (fault.Blame, string) {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, errPlainHTTP), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return fault.Site, fmt.Sprintf("if that is meant, the admin sets insecure = true for %s in Berth's configuration", ref.registry)
+	case isCertificateError(err):
+		return fault.Site, fmt.Sprintf("the certificate of %s cannot be checked; the admin sets its CA file in Berth's configuration", ref.registry)
+	case errors.As(err, &dns):
+		return fault.Site, fmt.Sprintf("check the spelling of %s, and that this machine can look up names", dns.Name)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return fault.Site, fmt.Sprintf("nothing listens at %s; check its name and port, or try again later", ref.registry)
+	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
+		return fault.Site, fmt.Sprintf("%s does not answer in time from this machine; is it behind a proxy or firewall?", ref.registry)
+	default:
+		return fault.Site, fmt.Sprintf("try again; if it stays, look at the connection to %s", ref.registry)
+	}
+}
+
+func isCertificateError(err error) bool {
+	var verify *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &host)
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}

@@ -1,0 +1,240 @@
+package imagecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/berth-hpc/berth/fault"
+)
+
+const (
+	defaultParallel = 3
+	// layerTries is how often a layer is begun whose transfer breaks off.
+	layerTries = 3
+)
+
+// layers are the layers of one image. Those of a registry are transferred
+// to files, some at a time, lowest first; a layer can be
+// opened as soon as it has arrived. Those on disk already are read in place.
+type layers struct {
+	src      source
+	descs    []v1.Descriptor
+	diffIDs  []v1.Hash
+	dir      string
+	progress *reporter
+
+	arrived []chan struct{} // closed when the layer has arrived or never will
+	errs    []error         // why it never will; read after arrived
+	wg      sync.WaitGroup
+	cancel  context.CancelCauseFunc
+	done    atomic.Int64 // when the last layer arrived so far, Unix nanoseconds
+
+	compressed   atomic.Int64 // bytes read so far
+	uncompressed atomic.Int64
+}
+
+// startLayers begins the transfer of im's layers into dir. The caller
+// must call stop.
+func startLayers(ctx context.Context, src source, im *image, dir string, parallel int, progress *reporter) (*layers, error) {
+	l := &layers{src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress,
+		arrived: make([]chan struct{}, len(im.layers)), errs: make([]error, len(im.layers))}
+	for i := range l.arrived {
+		l.arrived[i] = make(chan struct{})
+	}
+	ctx, l.cancel = context.WithCancelCause(ctx)
+	if src.local() {
+		for i := range l.arrived {
+			close(l.arrived[i])
+		}
+		return l, nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if parallel <= 0 {
+		parallel = defaultParallel
+	}
+	l.transfer(ctx, parallel)
+	return l, nil
+}
+
+// transfer starts the workers. The first failure ends all of them.
+func (l *layers) transfer(ctx context.Context, parallel int) {
+	var next atomic.Int64
+	for range min(parallel, len(l.descs)) {
+		l.wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(l.descs) {
+					return
+				}
+				if l.errs[i] = l.fetch(ctx, i); l.errs[i] != nil {
+					l.cancel(l.errs[i])
+				}
+				l.done.Store(time.Now().UnixNano())
+				close(l.arrived[i])
+			}
+		})
+	}
+}
+
+// stop ends the transfer and waits until nothing writes to dir any more.
+func (l *layers) stop() {
+	l.cancel(context.Canceled)
+	l.wg.Wait()
+}
+
+func (l *layers) path(i int) string { return filepath.Join(l.dir, fmt.Sprintf("%03d", i)) }
+
+// fetch brings layer i to disk, verified.
+func (l *layers) fetch(ctx context.Context, i int) error {
+	var err error
+	for try := range layerTries {
+		if err = l.fetchOnce(ctx, i); err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !worthRefetch(err) || try == layerTries-1 {
+			break
+		}
+		if waitErr := wait(ctx, retryWaits[min(try, len(retryWaits)-1)]); waitErr != nil {
+			return waitErr
+		}
+	}
+	return fmt.Errorf("transfer layer %d of %d: %w", i+1, len(l.descs), err)
+}
+
+// worthRefetch reports whether a transfer broke off, as opposed to being
+// refused or bringing other bytes.
+func worthRefetch(err error) bool {
+	var f *fault.Error
+	var status *statusError
+	return !errors.As(err, &f) && !errors.As(err, &status) &&
+		(errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errStalled) || isReset(err))
+}
+
+func (l *layers) fetchOnce(ctx context.Context, i int) error {
+	body, err := l.src.blob(ctx, l.descs[i])
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	v, err := verify(body, fmt.Sprintf("layer %d", i+1), l.descs[i].Digest, l.descs[i].Size)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(l.path(i), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(f, l.watch(v, PhasePull, i, l.descs[i].Size))
+	l.compressed.Add(n)
+	return errors.Join(err, f.Close())
+}
+
+// Len implements LayerSource.
+func (l *layers) Len() int { return len(l.descs) }
+
+// Open implements LayerSource. Closing the stream removes the layer's file:
+// layers are read once.
+func (l *layers) Open(ctx context.Context, i int) (io.ReadCloser, error) {
+	select {
+	case <-l.arrived[i]:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if l.errs[i] != nil {
+		return nil, l.errs[i]
+	}
+	if l.src.local() {
+		return l.openLocal(ctx, i)
+	}
+	f, err := os.Open(l.path(i))
+	if err != nil {
+		return nil, err
+	}
+	return l.unpacked(f, f, i)
+}
+
+// openLocal reads a layer where it lies. Its bytes are verified on the way.
+func (l *layers) openLocal(ctx context.Context, i int) (io.ReadCloser, error) {
+	body, err := l.src.blob(ctx, l.descs[i])
+	if err != nil {
+		return nil, err
+	}
+	v, err := verify(body, fmt.Sprintf("layer %d", i+1), l.descs[i].Digest, l.descs[i].Size)
+	if err != nil {
+		body.Close()
+		return nil, err
+	}
+	return l.unpacked(counted{v, &l.compressed}, body, i)
+}
+
+// unpacked returns the tar stream inside r. It ends well only if r does, too,
+// to the last byte, and if the stream has the layer's diffID.
+func (l *layers) unpacked(r io.Reader, closer io.Closer, i int) (io.ReadCloser, error) {
+	plain, err := decompress(r)
+	if err != nil {
+		closer.Close()
+		return nil, err
+	}
+	whole := &drainer{plain: plain, rest: r}
+	v, err := verify(whole, fmt.Sprintf("content of layer %d", i+1), l.diffIDs[i], -1)
+	if err != nil {
+		return nil, errors.Join(err, plain.Close(), closer.Close())
+	}
+	stream := counted{l.watch(v, PhaseUnpack, i, 0), &l.uncompressed}
+	return readCloser{stream, func() error {
+		if !l.src.local() {
+			defer os.Remove(l.path(i))
+		}
+		return errors.Join(plain.Close(), closer.Close())
+	}}, nil
+}
+
+// drainer reads what follows the compressed stream, so that a verifier below
+// sees the end of its input and speaks up.
+type drainer struct {
+	plain io.Reader
+	rest  io.Reader
+}
+
+// Read implements io.Reader.
+func (d *drainer) Read(p []byte) (int, error) {
+	n, err := d.plain.Read(p)
+	if err == io.EOF {
+		if _, drainErr := io.Copy(io.Discard, d.rest); drainErr != nil {
+			return n, drainErr
+		}
+	}
+	return n, err
+}
+
+// counted adds what is read through it to n.
+type counted struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+// Read implements io.Reader.
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// watch reports the bytes read of layer i.
+func (l *layers) watch(r io.Reader, phase Phase, i int, total int64) io.Reader {
+	return l.progress.reader(r, Progress{Phase: phase, Layer: i + 1, Layers: len(l.descs), Total: max(total, 0)})
+}
