@@ -39,8 +39,11 @@ func openArchive(ctx context.Context, cache string) (archive, error) {
 			return a, err
 		}
 	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return a, fmt.Errorf("%w: needs Debian's apt", ErrCannot)
+	}
 	if err := a.update(ctx); err != nil {
-		return a, fmt.Errorf("read package lists (are the apt sources of this machine reachable?): %w", err)
+		return a, fmt.Errorf("%w: needs the host's apt sources (see apt-get update): %w", ErrCannot, err)
 	}
 	return a, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,7 +134,10 @@ func (b Builder) make(ctx context.Context, r Recipe) error {
 	if err != nil {
 		return err
 	}
-	return b.publish(r, img, work)
+	if err := b.publish(r, img, work); err != nil {
+		return err
+	}
+	return b.sweep()
 }
 
 // archive opens the package lists, which all images share.
@@ -163,11 +167,13 @@ func (b Builder) image(ctx context.Context, arch archive, r Recipe, work string)
 		return nil, err
 	}
 	var steps []step
+	lower := below.tree
 	for i, dir := range dirs {
-		layer, err := layerOf(dir, filepath.Join(work, fmt.Sprintf("layer%d.tar.gz", i)), created)
+		layer, err := layerOf(dir, lower, filepath.Join(work, fmt.Sprintf("layer%d.tar.gz", i)), created)
 		if err != nil {
 			return nil, err
 		}
+		lower = append(tree{dir}, lower...)
 		steps = append(steps, step{layer, fmt.Sprintf("%s, layer %d", r.Name, i)})
 	}
 	return assemble(below.image, r.Config, created, steps...)
@@ -193,7 +199,7 @@ func (b Builder) layers(ctx context.Context, arch archive, r Recipe, below tree,
 		return []string{main}, arch.bootstrap(ctx, r.Suite, main)
 	}
 	scratch := filepath.Join(work, "scratch")
-	c := change{lower: below, upper: main, share: filepath.Join(work, "share"), packages: r.Packages}
+	c := change{below, main, filepath.Join(work, "share"), r.Packages, r.Script}
 	if err := arch.apply(ctx, scratch, c); err != nil || r.Compile == nil {
 		return []string{main}, err
 	}
@@ -289,8 +295,7 @@ func copySources(from, to string) error {
 	return nil
 }
 
-// publish writes the layout aside, renames it, points images/NAME to it and
-// then removes what older recipes made.
+// publish writes the layout aside, renames it and points images/NAME to it.
 func (b Builder) publish(r Recipe, img v1.Image, work string) error {
 	dir, err := b.keyedDir(r)
 	if err != nil {
@@ -314,4 +319,33 @@ func (b Builder) publish(r Recipe, img v1.Image, work string) error {
 		return err
 	}
 	return os.Rename(link, LayoutDir(b.Cache, r.Name))
+}
+
+// What no recipe of this checkout makes is removed when it is older: before
+// that, another checkout may be using it.
+const sweepAge = 7 * 24 * time.Hour
+
+// sweep removes what former recipes have left in the cache.
+func (b Builder) sweep() error {
+	current := map[string]bool{}
+	for _, r := range recipes() {
+		key, err := r.key()
+		if err != nil {
+			return err
+		}
+		current[key] = true
+	}
+	layouts, _ := filepath.Glob(filepath.Join(b.Cache, "images", "*-*")) // the patterns are fixed
+	trees, _ := filepath.Glob(filepath.Join(b.Cache, "trees", "*"))
+	for _, dir := range slices.Concat(layouts, trees) {
+		key := dir[strings.LastIndexAny(dir, "/-")+1:]
+		fi, err := os.Stat(dir)
+		if err != nil || current[key] || time.Since(fi.ModTime()) < sweepAge {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -28,7 +28,7 @@ const Tag = "latest"
 
 // recipeFiles are what the bytes of an image depend on, besides its Recipe.
 //
-//go:embed base.sh chroot.sh mpi layer.go busybox.go assemble.go
+//go:embed base.sh chroot.sh mpi layer.go files.go busybox.go assemble.go
 var recipeFiles embed.FS
 
 // CacheDir is where images and data are kept when nothing else is asked for:

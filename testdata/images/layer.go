@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,17 +20,17 @@ import (
 )
 
 // layerOf makes a layer of the folder dir, which may be the upper folder of
-// an overlay: what was removed there becomes a whiteout. The compressed
-// layer is kept in the file blob. No entry is younger than newest, so that
-// the same tree gives the same layer.
-func layerOf(dir, blob string, newest time.Time) (v1.Layer, error) {
+// an overlay over lower: what was removed there becomes a whiteout. The
+// compressed layer is kept in the file blob. No entry is younger than newest,
+// so that the same tree gives the same layer.
+func layerOf(dir string, lower tree, blob string, newest time.Time) (v1.Layer, error) {
 	f, err := os.Create(blob)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	zip := gzip.NewWriter(f)
-	if err := writeTar(zip, dir, newest); err != nil {
+	if err := writeTar(zip, dir, lower, newest); err != nil {
 		return nil, fmt.Errorf("pack %s: %w", dir, err)
 	}
 	if err := zip.Close(); err != nil {
@@ -38,9 +39,9 @@ func layerOf(dir, blob string, newest time.Time) (v1.Layer, error) {
 	return tarball.LayerFromFile(blob, tarball.WithMediaType(types.OCILayer))
 }
 
-func writeTar(w io.Writer, dir string, newest time.Time) error {
+func writeTar(w io.Writer, dir string, lower tree, newest time.Time) error {
 	p := &packer{
-		Writer: tar.NewWriter(w), dir: dir, newest: newest.Truncate(time.Second),
+		Writer: tar.NewWriter(w), dir: dir, lower: lower, newest: newest.Truncate(time.Second),
 		first: map[uint64]string{},
 	}
 	// WalkDir goes in lexical order: the same tree gives the same tar.
@@ -54,6 +55,7 @@ func writeTar(w io.Writer, dir string, newest time.Time) error {
 type packer struct {
 	*tar.Writer
 	dir    string
+	lower  tree
 	newest time.Time
 	first  map[uint64]string // inode with several names -> its name in the archive
 }
@@ -87,10 +89,20 @@ func (p *packer) add(path string, d fs.DirEntry, err error) error {
 	switch {
 	case h.Typeflag == tar.TypeReg:
 		return p.content(path)
-	case fi.IsDir() && xattr(path, "trusted.overlay.opaque") == "y":
+	case fi.IsDir() && p.hides(path, name):
 		return p.whiteout(filepath.Join(name, ".wh..wh..opq"))
 	}
 	return nil
+}
+
+// hides reports whether a folder takes the place of one below it. Overlayfs
+// calls every new folder opaque; the others need no entry for that.
+func (p *packer) hides(path, name string) bool {
+	return xattr(path, "trusted.overlay.opaque") == "y" &&
+		slices.ContainsFunc(p.lower, func(dir string) bool {
+			_, err := os.Lstat(filepath.Join(dir, name))
+			return err == nil
+		})
 }
 
 func (p *packer) header(path, name string, fi fs.FileInfo, st *syscall.Stat_t) (*tar.Header, error) {

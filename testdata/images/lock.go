@@ -15,11 +15,11 @@ import (
 // it go. It waits until ctx ends. A lock ends with its process.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, cannotWrite(err)
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, cannotWrite(err)
 	}
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
@@ -37,4 +37,12 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 			return nil, errors.Join(fmt.Errorf("wait for another build (%s): %w", path, ctx.Err()), f.Close())
 		}
 	}
+}
+
+// cannotWrite tells a user whose cache belongs to root where to put another.
+func cannotWrite(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: the cache is somebody else's (set BERTH_TEST_CACHE): %w", ErrCannot, err)
+	}
+	return err
 }

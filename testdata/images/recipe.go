@@ -22,6 +22,7 @@ type Recipe struct {
 	Parent  string // one more layer on that image
 
 	Packages []string // installed in the layer on Parent
+	Script   string   // then run there by sh
 	Compile  *Compile // programs in a further layer
 	Config   v1.Config
 }
@@ -61,11 +62,31 @@ func recipes() []Recipe {
 			Packages: []string{"python3", "python3-numpy", "python3-scipy", "python3-pandas"},
 			Config:   config("", "python3"),
 		},
+		{Name: "changed", Parent: "bio", Script: changes, Config: config("/data", "bash")},
 		{Name: "tiny", Busybox: "plain", Config: config("", "sh", "TINY_IMAGE=1")},
 		{Name: "links", Busybox: "links", Config: config("", "sh")},
 		{Name: "bare", Busybox: "bare", Config: v1.Config{Cmd: []string{"/bin/sh"}}},
 	}
 }
+
+// changes are what layers express in odd ways: files and folders removed,
+// replaced by another kind, renamed, linked to a lower layer's, unreadable.
+const changes = `
+	cd /
+	rm usr/bin/wgsim
+	rm -r etc/gss && mkdir etc/gss && echo new >etc/gss/new
+	mv etc/skel etc/skeleton
+	ln usr/bin/bwa usr/local/bin/bwa-link
+	rm etc/issue && mkdir etc/issue && echo folder >etc/issue/file
+	rmdir srv && ln -s /opt srv
+	echo secret >etc/none && chmod 0 etc/none
+	echo '#!/bin/sh' >usr/local/bin/setuid && chmod 4755 usr/local/bin/setuid
+	echo user >home/user && chown 1234:5678 home/user
+	mknod etc/null c 1 3
+	mkfifo var/pipe
+	echo "a b" >"home/blank and
+newline"
+	mkdir data && chmod 1777 data`
 
 // Names lists the images that Build can make.
 func Names() []string {
@@ -125,14 +146,14 @@ func (r Recipe) key() (string, error) {
 
 // files are the recipe's own among recipeFiles.
 func (r Recipe) files() []string {
-	names := []string{"layer.go", "assemble.go"}
+	names := []string{"assemble.go"}
 	switch {
 	case r.Suite != "":
-		names = append(names, "base.sh")
+		names = append(names, "layer.go", "base.sh")
 	case r.Busybox != "":
-		names = append(names, "busybox.go")
+		names = append(names, "files.go", "busybox.go")
 	default:
-		names = append(names, "chroot.sh")
+		names = append(names, "layer.go", "chroot.sh")
 	}
 	if r.Compile != nil {
 		sources, _ := fs.Glob(recipeFiles, r.Compile.Sources+"/*") // the pattern is fixed

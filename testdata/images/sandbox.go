@@ -24,19 +24,20 @@ func debianArch() string {
 	return runtime.GOARCH
 }
 
-// errNoRoot says why images of Debian packages can't be built here.
-var errNoRoot = errors.New("needs root (it unpacks packages with their owners)")
+// ErrCannot says that this machine or user can't build the image asked for:
+// nothing is wrong with the image. The text around it says what is missing.
+var ErrCannot = errors.New("can't be built here")
 
 // canSandbox reports what a build needs and this machine or user lacks.
 func canSandbox() error {
 	if os.Geteuid() != 0 {
-		return errNoRoot
+		return fmt.Errorf("%w: needs root, to unpack packages with their owners", ErrCannot)
 	}
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
-		return errors.New("needs mmdebstrap (apt-get install mmdebstrap)")
+		return fmt.Errorf("%w: needs mmdebstrap (apt-get install mmdebstrap)", ErrCannot)
 	}
 	if _, err := os.Stat(debianKeys); err != nil {
-		return errors.New("needs Debian's archive keys (apt-get install debian-archive-keyring)")
+		return fmt.Errorf("%w: needs Debian's keys (apt-get install debian-archive-keyring)", ErrCannot)
 	}
 	return nil
 }

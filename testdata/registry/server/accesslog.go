@@ -8,7 +8,8 @@ import (
 	"sync"
 )
 
-// A Request is one answered request.
+// A Request is what came and what was answered. Status is 0 while the answer
+// is under way.
 type Request struct {
 	Method, Path string
 	Status       int
@@ -20,15 +21,16 @@ func (r Request) String() string {
 	return fmt.Sprintf("%s %s %d %d", r.Method, r.Path, r.Status, r.Bytes)
 }
 
-// An accessLog remembers and logs requests when they are over: before that
-// neither status nor size is known. A request whose handler panics, which is
-// how a handler drops a connection, counts too.
+// An accessLog counts requests when they come, so that a client that has its
+// answer also finds it counted, and logs them when they are over. A request
+// whose handler panics, which is how a handler drops a connection, is logged
+// too.
 type accessLog struct {
 	next http.Handler
 	out  io.Writer
 
 	mu   sync.Mutex
-	seen []Request
+	seen []*Request
 }
 
 func newAccessLog(next http.Handler, out io.Writer) *accessLog {
@@ -36,31 +38,42 @@ func newAccessLog(next http.Handler, out io.Writer) *accessLog {
 }
 
 func (a *accessLog) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	entry := a.begin(req)
 	counted := &countedAnswer{ResponseWriter: w}
-	defer func() {
-		a.add(Request{req.Method, req.URL.Path, counted.Status(), counted.bytes})
-	}()
+	defer a.end(entry, counted)
 	a.next.ServeHTTP(counted, req)
 }
 
-func (a *accessLog) add(r Request) {
+func (a *accessLog) begin(req *http.Request) *Request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.seen = append(a.seen, r)
+	entry := &Request{Method: req.Method, Path: req.URL.Path}
+	a.seen = append(a.seen, entry)
+	return entry
+}
+
+func (a *accessLog) end(entry *Request, answer *countedAnswer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	entry.Status, entry.Bytes = answer.Status(), answer.bytes
 	if a.out != nil {
-		fmt.Fprintln(a.out, r)
+		fmt.Fprintln(a.out, *entry)
 	}
 }
 
-// Requests returns what was answered so far, oldest first.
+// Requests returns what came so far, oldest first.
 func (a *accessLog) Requests() []Request {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return append([]Request(nil), a.seen...)
+	var all []Request
+	for _, r := range a.seen {
+		all = append(all, *r)
+	}
+	return all
 }
 
-// Count returns how many requests with this method were answered whose path
-// contains part. An empty method or part stands for any.
+// Count returns how many requests with this method came whose path contains
+// part. An empty method or part stands for any.
 func (a *accessLog) Count(method, part string) int {
 	n := 0
 	for _, r := range a.Requests() {

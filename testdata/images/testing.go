@@ -1,0 +1,62 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// buildLimit bounds a build for a test; all images together took 70 s on two
+// cores with a near mirror.
+const buildLimit = 10 * time.Minute
+
+// Layout returns the folder of an image's OCI layout (its tag is Tag) and
+// builds it when it is missing. The test is skipped, with the reason, where
+// that can't be done: without root, mmdebstrap, or Debian's archive. What is
+// in the cache already can be used by every user.
+func Layout(t testing.TB, name string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
+	defer cancel()
+	b := Builder{Cache: CacheDir(), Log: lines{t}}
+	need(t, b.Build(ctx, name))
+	dir, err := filepath.EvalSymlinks(LayoutDir(b.Cache, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// DataDir returns the folder with db/ and reads/ (see Builder.Data) and makes
+// it when it is missing, or skips the test as Layout does.
+func DataDir(t testing.TB) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
+	defer cancel()
+	b := Builder{Cache: CacheDir(), Log: lines{t}}
+	need(t, b.Data(ctx))
+	return b.Cache
+}
+
+func need(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, ErrCannot) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lines writes to a test's log.
+type lines struct{ t testing.TB }
+
+var _ io.Writer = lines{}
+
+func (l lines) Write(p []byte) (int, error) {
+	l.t.Log(string(p))
+	return len(p), nil
+}
