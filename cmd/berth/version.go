@@ -22,9 +22,15 @@ func (c *versionCmd) Run(s *session) error {
 	return err
 }
 
-// berthVersion is the version that the Go command stamped into the program:
-// the tag it was built from, or one made of the commit's time and hash.
+// version is set by the linker (-X main.version=…) and by nothing else.
+var version string
+
+// berthVersion is the version that the build was given, else the one that the
+// Go command stamped into the program.
 func berthVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
 		return "unknown"

@@ -179,7 +179,7 @@ func samePrefix(pattern []string, key toml.Key) bool {
 	return true
 }
 
-// readEnv adds what BERTH_ variables set.
+// readEnv adds what BERTH_ variables set. An empty one counts as not set.
 func (c *Config) readEnv(env func(string) (string, bool)) error {
 	if env == nil {
 		return nil
@@ -189,8 +189,8 @@ func (c *Config) readEnv(env func(string) (string, bool)) error {
 		if name == "" {
 			continue
 		}
-		text, ok := env(name)
-		if !ok {
+		text, _ := env(name)
+		if text == "" {
 			continue
 		}
 		err := assignText(s.at(c, ""), text)

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+
+	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/prolog"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// nodeCmd is the root side of a managed node. Schedulers' hooks start it with
+// a fixed environment; all of it reads the site's settings alone.
+type nodeCmd struct {
+	Prepare nodePrepareCmd `cmd:"" help:"Have a job's image made ready; the request is on standard input (root)."`
+	Cleanup nodeCleanupCmd `cmd:"" help:"Undo what was made for a job; the request is on standard input (root)."`
+	Status  nodeStatusCmd  `cmd:"" help:"List what is prepared for the jobs on this node (root)."`
+	Worker  nodeWorkerCmd  `cmd:"" hidden:"" help:"Prepare one image. Only prepare starts it."`
+	Fetch   nodeFetchCmd   `cmd:"" hidden:"" help:"Get one image. Only worker starts it, as the account for it."`
+}
+
+// site returns the settings for root's part of a node, and refuses others.
+func (s *session) site() (prolog.Config, error) {
+	if s.user.uid != 0 {
+		return prolog.Config{}, &fault.Error{
+			Op: "look after this node", Blame: fault.User, Err: errors.New("only root may"),
+			Remedy: "run it as root; users run images by: berth run IMAGE COMMAND",
+		}
+	}
+	cfg, err := config.Load(config.Source{Dir: s.configDir})
+	if err != nil {
+		return prolog.Config{}, err
+	}
+	self, err := os.Executable()
+	return prolog.Config{
+		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account,
+		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
+		Command: []string{self},
+	}, err
+}
+
+// nodePrepareCmd is what a job's prolog starts.
+type nodePrepareCmd struct{}
+
+// Run returns as soon as the outcome is recorded, or after node.prolog_wait.
+func (*nodePrepareCmd) Run(ctx context.Context, s *session) error {
+	cfg, err := s.site()
+	if err != nil {
+		return err
+	}
+	return nodeFault("prepare", prolog.Prepare(ctx, cfg, s.stdin))
+}
+
+// nodeCleanupCmd is what a job's epilog starts.
+type nodeCleanupCmd struct{}
+
+// Run may be called any number of times, also for unknown jobs.
+func (*nodeCleanupCmd) Run(ctx context.Context, s *session) error {
+	cfg, err := s.site()
+	if err != nil {
+		return err
+	}
+	return nodeFault("cleanup", prolog.Cleanup(ctx, cfg, s.stdin))
+}
+
+// nodeFault makes an error of a node that has no blame yet the site's: what
+// fails there is a file system or a kernel.
+func nodeFault(command string, err error) error {
+	return fault.Wrap("node", command, fault.Site, "look at the node's run folder and kernel log", err)
+}
+
+// nodeWorkerCmd prepares one image, detached from whoever asked for it.
+type nodeWorkerCmd struct {
+	Folder string `arg:"" help:"The folder of the request."`
+}
+
+// Run logs to standard error, which is the preparation's log.
+func (c *nodeWorkerCmd) Run(ctx context.Context, s *session) error {
+	cfg, err := s.site()
+	if err != nil {
+		return err
+	}
+	if err := inherited(unix.S_IFREG); err != nil {
+		return err
+	}
+	s.log.SetLevel(max(s.log.GetLevel(), logrus.InfoLevel))
+	s.log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true})
+	return nodeFault("worker", prolog.Work(ctx, s.log, cfg, c.Folder))
+}
+
+// nodeFetchCmd speaks to a registry and unpacks layers, without rights.
+type nodeFetchCmd struct{}
+
+// Run answers on descriptor 3.
+func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
+	if err := inherited(unix.S_IFIFO); err != nil {
+		return err
+	}
+	cfg, err := config.Load(config.Source{Dir: s.configDir})
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	net := network(cfg)
+	net.Credentials = nil // the account has none; users' logins are not its business
+	return prolog.Fetch(ctx, imagecache.FetchOptions{Network: net, Version: berthVersion()}, s.stdin, os.NewFile(3, "events"), dir)
+}
+
+// inherited says whether descriptor 3 is of the type that Berth's own
+// programs leave there.
+func inherited(kind uint32) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(3, &st); err != nil || st.Mode&unix.S_IFMT != kind {
+		return &fault.Error{
+			Op: "start", Blame: fault.User, Err: errors.New("this command is Berth's own"),
+			Remedy: "see berth node --help for those that are meant to be typed",
+		}
+	}
+	return nil
+}
+
+// nodeStatusCmd lists the preparations of the jobs on this node.
+type nodeStatusCmd struct {
+	JSON bool `name:"json" help:"Print everything as JSON."`
+}
+
+// Run prints one line per image of a job.
+func (c *nodeStatusCmd) Run(s *session) error {
+	cfg, err := s.site()
+	if err != nil {
+		return err
+	}
+	all, err := prolog.Status(cfg)
+	if err != nil {
+		return nodeFault("status", err)
+	}
+	if c.JSON {
+		if all == nil {
+			all = []prolog.Preparation{}
+		}
+		return s.printJSON(all)
+	}
+	return printPreparations(s.stdout, all)
+}
+
+func printPreparations(out io.Writer, all []prolog.Preparation) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "JOB\tUID\tIMAGE\tSTATE")
+	for _, p := range all {
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\n", p.Job, p.UID, printable(p.Image), printable(stateOf(p)))
+	}
+	return t.Flush()
+}
+
+// stateOf says in a few words how far a preparation is.
+func stateOf(p prolog.Preparation) string {
+	switch {
+	case p.State == nil && p.Busy:
+		return "busy: " + orDash(p.Progress)
+	case p.State == nil:
+		return "stopped without an outcome"
+	case p.State.Failure != nil:
+		return "failed: " + p.State.Failure.Text
+	case p.State.Hit:
+		return "ready, was in the store"
+	}
+	return fmt.Sprintf("ready after %.1f s", p.State.Seconds)
+}

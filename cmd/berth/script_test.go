@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/berth-hpc/berth/testdata/images"
+	"github.com/berth-hpc/berth/testdata/registry/server"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// testUID is whom the scripts run as where the tests are run by root. No
+// account of that number need exist.
+const testUID = 24601
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"berth": testBerth})
+}
+
+// testBerth is the real program, with the site's settings in $SITE and
+// without root's rights.
+func testBerth() {
+	if os.Getuid() == 0 && os.Getenv("AS_ROOT") == "" {
+		becomeUser()
+	}
+	os.Exit(run(context.Background(), process{
+		args: os.Args[1:], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		lookupEnv: os.LookupEnv, environ: os.Environ, configDir: os.Getenv("SITE"),
+	}))
+}
+
+// becomeUser starts the program again as an ordinary user: a process that
+// only changed its uid would not count as one for the kernel (it is not
+// dumpable).
+func becomeUser() {
+	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(testUID), syscall.Setuid(testUID))
+	if err == nil {
+		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "become an ordinary user:", err)
+	os.Exit(99)
+}
+
+// TestScripts runs testdata/script/*.txtar, each with a registry of its own
+// in $REGISTRY and an address at which nothing listens in $NOWHERE.
+//
+// The registry holds tiny:v1, tiny:v2 (another digest), foreign:v1 (for s390x
+// only) and many:v1 (an index of tiny:v1 and foreign:v1). tiny.tar is tiny:v1
+// as docker save writes it, tiny.oci the same as an OCI layout.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", Setup: setUp, Condition: condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "asked": asked},
+	})
+}
+
+// setUp makes what every script finds.
+func setUp(env *testscript.Env) error {
+	tb := env.T().(testing.TB)
+	reg := server.Start(tb, server.Options{})
+	if err := fill(tb.Context(), reg.Host, env.WorkDir); err != nil {
+		return err
+	}
+	reg.Forget()
+	env.Values["registry"] = reg
+	env.Setenv("REGISTRY", reg.Host)
+	env.Setenv("ESC", "\x1b")
+	env.Setenv("NOWHERE", "127.0.0.1:1")
+	env.Setenv("SITE", filepath.Join(env.WorkDir, "etc"))
+	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+	if err := os.MkdirAll(filepath.Join(env.WorkDir, "home"), 0o700); err != nil {
+		return err
+	}
+	return handOver(env.WorkDir)
+}
+
+// handOver gives the work folder to the user of the scripts and makes the
+// way to it passable.
+func handOver(dir string) error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	for up := filepath.Dir(dir); up != filepath.Clean(os.TempDir()) && up != "/"; up = filepath.Dir(up) {
+		if err := os.Chmod(up, 0o711); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, testUID, testUID)
+	})
+}
+
+// exits runs a command and compares its exit status: exits 64 berth pull x.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND [ARG...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// asked compares how many requests the registry has had since the last time,
+// with the method and path part given: asked 1 HEAD manifests.
+func asked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: asked COUNT METHOD PATH-PART")
+	}
+	reg := ts.Value("registry").(*server.Started)
+	method, part := strings.TrimPrefix(args[1], "ANY"), strings.TrimPrefix(args[2], "ANY")
+	if got := strconv.Itoa(reg.Count(method, part)); got != args[0] {
+		ts.Fatalf("the registry was asked %s times: %v", got, reg.Requests())
+	}
+	reg.Forget()
+}
+
+// fill puts images into the registry at host, and files into dir.
+func fill(ctx context.Context, host, dir string) error {
+	made := map[string]v1.Image{}
+	for _, name := range []string{"tiny:v1", "tiny:v2", "foreign:v1"} {
+		img, err := testImage(name)
+		if err != nil {
+			return err
+		}
+		if _, err := images.Push(ctx, host, name, img); err != nil {
+			return err
+		}
+		made[name] = img
+	}
+	if err := pushIndex(ctx, host+"/many:v1", made["tiny:v1"], made["foreign:v1"]); err != nil {
+		return err
+	}
+	if err := images.WriteDockerArchive(filepath.Join(dir, "tiny.tar"), "tiny:v1", made["tiny:v1"]); err != nil {
+		return err
+	}
+	return images.WriteLayout(filepath.Join(dir, "tiny.oci"), "v1", made["tiny:v1"])
+}
+
+func testImage(name string) (v1.Image, error) {
+	img, err := images.Tiny()
+	if err != nil || name == "tiny:v1" {
+		return img, err
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	cfg = cfg.DeepCopy()
+	cfg.Config.Labels = map[string]string{"name": name}
+	if name == "foreign:v1" {
+		cfg.Architecture = "s390x"
+	}
+	return mutate.ConfigFile(img, cfg)
+}
+
+// pushIndex makes one name stand for images of several platforms.
+func pushIndex(ctx context.Context, ref string, members ...v1.Image) error {
+	to, err := name.ParseReference(ref, name.Insecure)
+	if err != nil {
+		return err
+	}
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, img := range members {
+		cfg, err := img.ConfigFile()
+		if err != nil {
+			return err
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: cfg.Platform()}})
+	}
+	return remote.WriteIndex(to, index, remote.WithContext(ctx))
+}
+
+func condition(name string) (bool, error) {
+	if name == "root" {
+		return os.Getuid() == 0, nil
+	}
+	return false, fmt.Errorf("unknown condition %s", name)
+}
