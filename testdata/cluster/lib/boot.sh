@@ -1,4 +1,4 @@
-# boot.sh DIR MACHINE: process number 1 of a machine's fresh namespaces. It
+# boot.sh DIR MACHINE [CPUS TRIES]: process number 1 of a machine's fresh namespaces. It
 # assembles the root, makes it "/", forgets the host's and becomes tini.
 # shellcheck shell=bash
 
@@ -10,9 +10,47 @@ root=$DIR/machines/$MACHINE/root
 # shellcheck source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+# namespace_id prints the number of the mount namespace it runs in (the ioctl
+# is NS_GET_MNTNS_ID of linux/nsfs.h); it fails on kernels older than 6.11.
+# shellcheck disable=SC2016
+namespace_id=(perl -e '
+  open my $ns, "<", "/proc/self/ns/mnt" or exit 1;
+  my $id = "\0" x 8;
+  ioctl $ns, 0x8008b705, $id or exit 1;
+  print unpack "Q", $id;')
+
+# list_cpus LIST prints "0-2,5" as lines.
+list_cpus() {
+  local range
+  for range in ${1//,/ }; do seq "${range%-*}" "${range#*-}"; done
+}
+
+# be_the_oldest starts over in a new mount namespace until its number is lower
+# than those of all namespaces to come. A mount namespace can be pinned only in
+# one with a lower number (mnt_ns_loop in fs/namespace.c); that is to stop
+# loops, and an "older" one once had the lower number. Linux 6.18 draws the
+# numbers from a block per CPU, so that in a machine made on the wrong CPU
+# whatever pins a namespace (job_container/tmpfs, Berth) gets EINVAL half of
+# the time. The host itself has the lowest number of all.
+be_the_oldest() {
+  local own id cpu lowest best=0
+  own=$("${namespace_id[@]}") || return 0
+  lowest=$own
+  for cpu in $(list_cpus "$CPUS"); do
+    id=$(taskset -c "$cpu" unshare -m "${namespace_id[@]}")
+    ((id >= lowest)) || { lowest=$id && best=$cpu; }
+  done
+  ((lowest < own)) || return 0
+  ((TRIES < 10)) || die "no mount namespace older than the others after $TRIES tries"
+  exec taskset -c "$best" unshare -m bash "$0" "$DIR" "$MACHINE" "$CPUS" $((TRIES + 1))
+}
+
 # /proc is still the host's, so this is the pid by which the host knows us.
 read -r pid _ </proc/self/stat
 record_pid "$DIR/machines/$MACHINE/pid" "$pid"
+CPUS=${3:-$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)} TRIES=${4:-0}
+be_the_oldest
+taskset -pc "$CPUS" "$BASHPID" >/dev/null
 hostname "$MACHINE"
 
 # copy_etc makes the machine's /etc: the host's, for the loader, certificates

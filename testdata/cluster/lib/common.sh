@@ -15,7 +15,8 @@ misuse() {
   exit 64
 }
 
-# require_root and programs: 77 is what test runners take for "skipped".
+# cmd_check ends with 77, which test runners take for "skipped", unless a
+# cluster can be started here.
 cmd_check() {
   local program package missing=()
   while read -r program package; do
@@ -30,6 +31,7 @@ ip iproute2
 nsenter util-linux
 setpriv util-linux
 pgrep procps
+perl perl-base
 losetup mount
 PROGRAMS
   if ((${#missing[@]})); then

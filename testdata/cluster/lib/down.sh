@@ -25,8 +25,36 @@ stop_machines() {
   return "$failed"
 }
 
+# watch OWNER is the process that --owner leaves on the host: it takes the
+# cluster down when OWNER is gone, be it killed, so that a test runner that
+# times out leaves nothing.
+watch() {
+  tail --pid "$1" -f /dev/null
+  cmd_down "${@:2}"
+}
+
+start_watcher() {
+  (
+    close_inherited
+    exec </dev/null >>"$DIR/watcher.log" 2>&1
+    exec setsid bash "$HERE/cluster" watch --dir "$DIR" "$OWNER"
+  ) &
+  record_pid "$DIR/watcher.pid" $!
+  disown
+}
+
+# stop_watcher is harmless in the watcher itself.
+stop_watcher() {
+  local pid
+  pid=$(live_pid "$DIR/watcher.pid") || return 0
+  ((pid == $$)) && return 0
+  pkill -KILL -P "$pid" tail || true
+  kill_recorded "$DIR/watcher.pid" KILL
+}
+
 # remove_all does the work of down; DIR is known to be ours and locked.
 remove_all() {
+  stop_watcher
   stop_machines || die "some processes of $DIR do not end: $(cat "$DIR"/machines/*/pid)"
   detach_loops
   rm -rf --one-file-system "$DIR"

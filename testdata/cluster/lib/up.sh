@@ -28,7 +28,7 @@ add_plugstack() {
 }
 
 parse_up() {
-  NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 INSTALL_PATH=
+  NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 INSTALL_PATH='' OWNER=''
   PLUGSTACK=() CONF=() BINDS=() FILES=()
   while (($#)); do
     case $1 in
@@ -38,6 +38,7 @@ parse_up() {
       --nodes) NODES=$2 ;;
       --cpus) CPUS=$2 ;;
       --timeout) LIMIT=$2 ;;
+      --owner) OWNER=$2 ;;
       --plugstack) add_plugstack "$2" ;;
       --conf) [[ $2 == *=* ]] || misuse "--conf needs KEY=VALUE, not $2" ;;&
       --conf) CONF+=("$2") ;;
@@ -149,6 +150,7 @@ cmd_up() {
   fi
   chmod 0700 "$DIR"
   : >"$DIR/.berth-cluster"
+  [[ -z $OWNER ]] || start_watcher
   trap give_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
