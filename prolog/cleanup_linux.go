@@ -1,0 +1,147 @@
+package prolog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+// How long a worker gets to end by itself, and how long all of Cleanup may
+// take: a scheduler's epilog waits for it.
+const (
+	workerGrace    = 2 * time.Second
+	cleanupTimeout = 15 * time.Second
+)
+
+// Cleanup is `berth node cleanup`, run by root after a job: it reads a request
+// (key job) from r, stops the job's workers, ends its leases, unmounts what
+// nobody uses any more and lets go of its namespaces. It may be called any
+// number of times, also for a job that never had an image. Each step is tried
+// even if another fails; the error is for the log, the caller must not fail
+// the job's end with it.
+func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
+	m, err := readMessage(r)
+	if err != nil {
+		return err
+	}
+	job, err := one(m, "job")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cleanupTimeout)
+	defer cancel()
+	if !known(cfg.RunDir) {
+		return nil // no job with an image since the boot
+	}
+	err = errors.Join(
+		stopWorkers(ctx, cfg.RunDir, job),
+		removeJob(cfg.RunDir, job),
+		releaseImages(ctx, cfg.RunDir),
+		unpin(ctx, cfg.RunDir, job),
+	)
+	if err != nil {
+		return fmt.Errorf("clean up after job %d: %w", job, err)
+	}
+	return nil
+}
+
+// known says whether anything was ever prepared since the boot. A node that
+// never runs containers should not get a run folder from its epilogs.
+func known(runDir string) bool {
+	_, err := os.Stat(filepath.Join(runDir, "jobs"))
+	return err == nil
+}
+
+// removeJob removes the job's folder, and with it the leases. It moves the
+// folder away first: a worker that outlived stopWorkers finds no place for a
+// lease or an outcome.
+func removeJob(runDir string, job uint32) error {
+	gone := filepath.Join(runDir, fmt.Sprintf("ended.%d.%d", job, os.Getpid()))
+	err := os.Rename(jobstate.JobDir(runDir, job), gone)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, os.RemoveAll(gone))
+}
+
+func unpin(ctx context.Context, runDir string, job uint32) error {
+	mounts, err := launcher.OpenMounts(ctx, runDir)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	return mounts.Unpin(ctx, PinName(job))
+}
+
+// PinName is the name under which a job's namespaces are pinned
+// (launcher.Mounts.Pin).
+func PinName(job uint32) string { return strconv.FormatUint(uint64(job), 10) }
+
+func stopWorkers(ctx context.Context, runDir string, job uint32) error {
+	folders, err := jobstate.Folders(runDir, job)
+	for _, f := range folders {
+		err = errors.Join(err, stopWorker(ctx, f))
+	}
+	return err
+}
+
+// stopWorker returns when nobody works on the folder any more: it asks, and
+// kills after workerGrace. A worker that has only just been started may not
+// have said yet who it is; then it is asked again.
+func stopWorker(ctx context.Context, folder jobstate.Folder) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	sig, kill := unix.SIGTERM, time.After(workerGrace)
+	for folder.Busy() {
+		if err := signalWorker(folder, sig); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-kill:
+			sig = unix.SIGKILL
+		case <-ctx.Done():
+			return fmt.Errorf("stop the worker of %s: %w", folder.Path(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// signalWorker signals the process that the folder names, unless its number
+// belongs to another process by now. The pidfd is opened before the look at
+// the start time, so it can't be another one afterwards.
+func signalWorker(folder jobstate.Folder, sig unix.Signal) error {
+	w, err := folder.Worker()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // not yet
+	}
+	if err != nil {
+		return err
+	}
+	pidfd, err := unix.PidfdOpen(w.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	defer unix.Close(pidfd)
+	if start, err := startTime(w.PID); err != nil || start != w.Start {
+		return nil
+	}
+	err = unix.PidfdSendSignal(pidfd, sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}

@@ -1,0 +1,153 @@
+package prolog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+	"golang.org/x/sys/unix"
+)
+
+// Bounds on what the fetcher may make root read, in bytes.
+const (
+	maxEvent  = 64 << 10
+	maxStderr = 1 << 20
+)
+
+// A fetcher is one process of the unprivileged account. What it says is taken
+// for data: a digest that must parse, numbers, and text that is cleaned.
+type fetcher struct {
+	cfg    Config
+	dir    string // its working directory
+	say    func(imagecache.Progress)
+	stderr io.Writer
+	digest store.Digest // what it resolved
+}
+
+func (w *worker) fetcher(dir string) *fetcher {
+	return &fetcher{cfg: w.cfg, dir: dir, say: w.say, stderr: &limitedWriter{os.Stderr, maxStderr}}
+}
+
+// run starts the fetcher and returns when it, and with it every process in
+// its pid namespace, is gone. It is killed when ctx ends, and when this
+// process dies.
+func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
+	// Pdeathsig follows the thread that forked: it must live as long as the
+	// fetcher, and no other goroutine may end it meanwhile.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd, events, err := f.start(ctx, req)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	last, err := f.listen(events)
+	if err != nil {
+		cancel() // it broke the protocol
+	}
+	// With its first process the pid namespace goes: the kernel kills the
+	// others and lets nobody see the end of the first before theirs.
+	if werr := cmd.Wait(); err == nil && last == nil {
+		err = fmt.Errorf("the fetcher ended without an answer: %w", errOrEnd(werr))
+	}
+	if err != nil {
+		return &fault.Error{Op: "get the image", Arg: req.Image, Blame: fault.Bug,
+			Remedy: "ask your administrator to look into the node's log, and report this", Err: err}
+	}
+	return f.result(last)
+}
+
+func errOrEnd(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
+}
+
+func (f *fetcher) start(ctx context.Context, req FetchRequest) (*exec.Cmd, *os.File, error) {
+	uid, gid, err := f.cfg.account()
+	if err != nil {
+		return nil, nil, errAccount(f.cfg.Account, err)
+	}
+	input, err := json.Marshal(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	events, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	args := f.cfg.command("node", "fetch")
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env, cmd.Dir = jobstate.Environment(), f.dir
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), f.stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: uid, Gid: gid}, // and no supplementary groups
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
+		Pdeathsig:  unix.SIGKILL,
+		Setsid:     true,
+	}
+	if err := cmd.Start(); err != nil {
+		events.Close()
+		return nil, nil, fault.Wrap("start the fetcher", args[0], fault.Site,
+			fmt.Sprintf("account %s must be able to execute %s and to enter %s", f.cfg.Account, args[0], f.dir), err)
+	}
+	return cmd, events, nil
+}
+
+// listen returns the fetcher's last word; nil when it ended without one.
+func (f *fetcher) listen(events io.Reader) (*FetchEvent, error) {
+	lines := bufio.NewScanner(events)
+	lines.Buffer(make([]byte, 4096), maxEvent)
+	for lines.Scan() {
+		var e FetchEvent
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return nil, fmt.Errorf("read the fetcher's answer: %w", err)
+		}
+		if e.Progress == nil {
+			return &e, nil
+		}
+		f.say(*e.Progress)
+	}
+	return nil, lines.Err()
+}
+
+func (f *fetcher) result(e *FetchEvent) error {
+	switch {
+	case e.Failure != nil:
+		return (&jobstate.Failure{Text: jobstate.Clean(e.Failure.Text), Remedy: jobstate.Clean(e.Failure.Remedy), Blame: e.Failure.Blame}).Err()
+	case e.Digest != nil:
+		f.digest = *e.Digest
+	}
+	return nil
+}
+
+// A limitedWriter drops what is too much without an error: the account must
+// not fill the run folder with its log.
+type limitedWriter struct {
+	to   io.Writer
+	left int
+}
+
+func (w *limitedWriter) Write(p []byte) (int, error) {
+	keep := p[:min(len(p), w.left)]
+	w.left -= len(keep)
+	_, err := w.to.Write(keep)
+	return len(p), err
+}

@@ -1,0 +1,91 @@
+package prolog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+// useImage leases im for the job and mounts it on the node.
+func useImage(ctx context.Context, runDir string, job uint32, im store.Image) (*jobstate.Ready, error) {
+	key := store.Key(im.Digest())
+	err := withImages(ctx, runDir, func(mounts *launcher.Mounts) error {
+		file, err := im.Open() // before the lease: see jobstate.SetLease
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := jobstate.SetLease(runDir, job, key); err != nil {
+			return fmt.Errorf("lease: %w", err)
+		}
+		return mounts.MountImage(ctx, key, file)
+	})
+	if err != nil {
+		return nil, fault.Wrap("mount image", im.Digest().String(), fault.Site,
+			"ask your administrator to run on this node: berth doctor", err)
+	}
+	return &jobstate.Ready{Digest: im.Digest().String(), Mount: key, Dir: im.Dir()}, nil
+}
+
+// releaseImages unmounts every image that no job leases.
+func releaseImages(ctx context.Context, runDir string) error {
+	return withImages(ctx, runDir, func(mounts *launcher.Mounts) error {
+		leased, err := jobstate.Leased(runDir)
+		if err != nil {
+			return err
+		}
+		mounted, err := mounts.Images()
+		for _, key := range mounted {
+			if !leased[key] {
+				err = errors.Join(err, mounts.UnmountImage(ctx, key))
+			}
+		}
+		return err
+	})
+}
+
+// withImages calls f under the node's lock on leases and mounts: a lease and
+// its mount appear together, and no mount goes while its lease is written.
+func withImages(ctx context.Context, runDir string, f func(*launcher.Mounts) error) error {
+	mounts, err := launcher.OpenMounts(ctx, runDir)
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	lock, err := os.OpenFile(filepath.Join(runDir, "images.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := waitFlock(ctx, lock); err != nil {
+		return fmt.Errorf("lock the node's images: %w", err)
+	}
+	return f(mounts)
+}
+
+// waitFlock asks again and again: flock(2) can't be given up.
+func waitFlock(ctx context.Context, f *os.File) error {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

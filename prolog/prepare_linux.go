@@ -1,0 +1,102 @@
+package prolog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+// Prepare is `berth node prepare`, run by root: it reads a request (keys job,
+// uid, gid, image, digest and, optional, wait) from r, has a detached worker
+// prepare the image, and returns when that is done or after PrologWait,
+// whichever is first. What becomes of it is recorded for the job's tasks; an
+// error means that nothing could be recorded.
+//
+// Preparing the same image for the same job again finds the worker at work, or
+// its outcome; only after a failure that is no longer fresh it starts over.
+func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
+	m, err := readMessage(r)
+	if err != nil {
+		return err
+	}
+	req, err := parseRequest(m)
+	if err != nil {
+		return err
+	}
+	folder, err := start(ctx, cfg, req)
+	if err != nil {
+		return fmt.Errorf("prepare an image for job %d: %w", req.Job, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait(m, cfg.PrologWait))
+	defer cancel()
+	// Ready, failed or not yet: the tasks learn it from the folder.
+	_, _ = folder.Wait(ctx, nil)
+	return nil
+}
+
+// start makes sure that somebody prepares what req asks for, or did.
+func start(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Folder, error) {
+	// The run folder's own mount comes first: it would cover the job's folder.
+	mounts, err := launcher.OpenMounts(ctx, cfg.RunDir)
+	if err != nil {
+		return jobstate.Folder{}, err
+	}
+	mounts.Close()
+	folder, err := jobstate.Create(cfg.RunDir, req)
+	if err != nil {
+		return folder, err
+	}
+	lock, err := folder.TryLock()
+	if err != nil || lock == nil {
+		return folder, err // nil: a worker is at it
+	}
+	defer lock.Close() // the worker's copy keeps it locked
+	if settled, err := alreadySettled(folder); settled || err != nil {
+		return folder, err
+	}
+	return folder, startWorker(cfg, folder, lock)
+}
+
+// alreadySettled says whether a former worker's outcome stands. It runs under
+// the folder's lock.
+func alreadySettled(folder jobstate.Folder) (bool, error) {
+	s, err := folder.State()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err == nil && s.Ready != nil:
+		return true, nil
+	case err == nil && time.Since(s.Time) < jobstate.FreshFor:
+		return true, nil
+	}
+	return false, folder.Forget()
+}
+
+// startWorker starts `berth node worker FOLDER` in a session of its own, with
+// the folder's lock as descriptor 3, and leaves it.
+func startWorker(cfg Config, folder jobstate.Folder, lock *os.File) error {
+	log, err := os.OpenFile(folder.LogPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	args := cfg.command("node", "worker", folder.Path())
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env, cmd.Dir = jobstate.Environment(), "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start worker: %w", err)
+	}
+	return cmd.Process.Release()
+}

@@ -1,0 +1,91 @@
+// Package prolog is what a node does before and after a job: it gets the job's
+// image into the store, mounts it, remembers who uses it, and undoes that.
+// Slurm's plugin and PBS's hooks start it; nothing here knows either.
+//
+//	prepare_linux.go   records the request, starts the worker       (root)
+//	worker.go          digest, store, lease, mount, outcome         (root)
+//	fetcher_linux.go   starts the fetcher and listens to it         (root)
+//	fetch.go           registry and conversion                      (the account)
+//	image.go           leases and mounts, under one lock            (root)
+//	cleanup_linux.go   stops workers, ends leases, mounts and pins  (root)
+//	jobstate/          the folders all of them write and read
+//
+// A preparation runs detached, because it takes longer than a scheduler lets
+// its prolog take: Slurm drains a node whose prolog times out. Whoever starts
+// it waits a moment (PrologWait); the job's own tasks wait for the rest, where
+// the user sees progress and can cancel.
+//
+// Root opens no network connection and reads no byte of an image here. The
+// fetcher does, as an account without rights, in a pid namespace of its own:
+// when its first process is gone, nothing is left that could still write to
+// what root then publishes.
+package prolog
+
+import (
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is what a node's programs need to know; the command line fills it
+// from /etc/berth alone.
+type Config struct {
+	RunDir   string // /run/berth
+	StoreDir string // /var/lib/berth
+	// Account is the name of the account for network and layers, or
+	// "UID:GID" in numbers.
+	Account string
+	// PrologWait is how long Prepare waits for the outcome.
+	PrologWait time.Duration
+	// PrepareDeadline is when a worker gives up, counted from its start.
+	PrepareDeadline time.Duration
+	// Command starts `berth` again: its path, and options that must come
+	// before the subcommand, if any. The account must be able to execute it.
+	Command []string
+}
+
+func (c Config) command(args ...string) []string {
+	return append(c.Command[:len(c.Command):len(c.Command)], args...)
+}
+
+// account looks the unprivileged account up. Root as that account is refused:
+// the separation would be gone without a sign of it.
+func (c Config) account() (uid, gid uint32, err error) {
+	if uid, gid, err = lookupAccount(c.Account); err != nil {
+		return 0, 0, err
+	}
+	if uid == 0 || gid == 0 {
+		return 0, 0, fmt.Errorf("account %q is root's", c.Account)
+	}
+	return uid, gid, nil
+}
+
+func lookupAccount(name string) (uid, gid uint32, err error) {
+	if u, g, ok := strings.Cut(name, ":"); ok {
+		return parseIDs(u, g)
+	}
+	a, err := user.Lookup(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	return parseIDs(a.Uid, a.Gid)
+}
+
+func parseIDs(u, g string) (uid, gid uint32, err error) {
+	if uid, err = parseNumber(u); err != nil {
+		return 0, 0, err
+	}
+	gid, err = parseNumber(g)
+	return uid, gid, err
+}
+
+// parseNumber reads a 32-bit number in decimal digits, nothing else.
+func parseNumber(s string) (uint32, error) {
+	if len(s) == 0 || len(s) > 10 || strings.Trim(s, "0123456789") != "" {
+		return 0, fmt.Errorf("%q is not a number", s)
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
+}

@@ -1,0 +1,88 @@
+package prolog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/launcher/wire"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+// maxReference bounds a user's reference, in bytes. Docker allows 255 for a
+// repository and 128 for a tag.
+const maxReference = 1024
+
+// readMessage reads one message in package wire's format up to the end of r.
+func readMessage(r io.Reader) (wire.Message, error) {
+	data, err := io.ReadAll(io.LimitReader(r, wire.MaxMessage+1))
+	if err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	return wire.Decode(data)
+}
+
+// parseRequest checks a request to prepare an image. What the user wrote must
+// be one printable line; whether it names an image is the fetcher's question.
+func parseRequest(m wire.Message) (jobstate.Request, error) {
+	r := jobstate.Request{Image: m.Get("image"), Digest: m.Get("digest")}
+	var err error
+	for _, n := range []struct {
+		key  string
+		into *uint32
+	}{{"job", &r.Job}, {"uid", &r.UID}, {"gid", &r.GID}} {
+		if *n.into, err = one(m, n.key); err != nil {
+			return r, err
+		}
+	}
+	if err := checkReference(r.Image); err != nil {
+		return r, fmt.Errorf("request: image: %w", err)
+	}
+	if r.Digest != "" {
+		if _, err := store.ParseDigest(r.Digest); err != nil {
+			return r, fmt.Errorf("request: digest: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// one reads a number that must be given exactly once.
+func one(m wire.Message, key string) (uint32, error) {
+	values := m.All(key)
+	if len(values) != 1 {
+		return 0, fmt.Errorf("request: %d values for %s", len(values), key)
+	}
+	n, err := parseNumber(values[0])
+	if err != nil {
+		return 0, fmt.Errorf("request: %s: %w", key, err)
+	}
+	return n, nil
+}
+
+func checkReference(s string) error {
+	switch {
+	case s == "":
+		return errors.New("missing")
+	case len(s) > maxReference:
+		return fmt.Errorf("longer than %d bytes", maxReference)
+	case !utf8.ValidString(s):
+		return errors.New("not UTF-8")
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || (r >= 0x7f && r < 0xa0) }):
+		return errors.New("holds control characters")
+	}
+	return nil
+}
+
+// wait is how long the sender wants Prepare to wait: milliseconds in `wait`,
+// at most and by default otherwise.
+func wait(m wire.Message, otherwise time.Duration) time.Duration {
+	ms, err := parseNumber(m.Get("wait"))
+	if err != nil {
+		return otherwise
+	}
+	return min(otherwise, time.Duration(ms)*time.Millisecond)
+}

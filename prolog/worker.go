@@ -1,0 +1,191 @@
+package prolog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+// Work is `berth node worker FOLDER`, which only Prepare starts: it prepares
+// what the request in the folder asks for and records the outcome. It inherits
+// the folder's lock as descriptor 3 and holds it until it ends. The error
+// means that the outcome could not be recorded.
+func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string) error {
+	began := time.Now()
+	folder := jobstate.Existing(path)
+	if err := announce(folder); err != nil {
+		return err
+	}
+	req, err := folder.Request()
+	if err != nil {
+		return err
+	}
+	log = log.WithFields(logrus.Fields{"job": req.Job, "uid": req.UID, "image": req.Image})
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PrepareDeadline, errDeadline(cfg.PrepareDeadline))
+	defer cancel()
+	w := &worker{cfg: cfg, log: log, folder: folder, req: req}
+	state := w.prepare(ctx)
+	state.Time, state.Seconds = time.Now(), time.Since(began).Seconds()
+	return folder.SetState(state)
+}
+
+func errDeadline(d time.Duration) error {
+	return &fault.Error{Op: "prepare the image", Blame: fault.Site,
+		Remedy: "run: berth pull IMAGE, to see where the time goes; the limit is node.prepare_deadline in /etc/berth/berth.toml",
+		Err:    fmt.Errorf("gave up after %s", d)}
+}
+
+// A worker is one run of Work.
+type worker struct {
+	cfg    Config
+	log    logrus.FieldLogger
+	folder jobstate.Folder
+	req    jobstate.Request
+	hit    bool
+}
+
+// prepare turns every end into an outcome.
+func (w *worker) prepare(ctx context.Context) jobstate.State {
+	ready, err := w.image(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // killed children and broken pipes are only its signs
+	}
+	if err != nil {
+		w.log.WithError(err).Error("prepare")
+		return jobstate.State{Failure: jobstate.NewFailure(err)}
+	}
+	w.log.WithField("digest", ready.Digest).Info("ready")
+	return jobstate.State{Ready: ready, Hit: w.hit}
+}
+
+func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
+	st, err := store.Open(w.cfg.StoreDir)
+	if err != nil {
+		return nil, err
+	}
+	d, err := w.digest(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	im, err := st.Get(d)
+	w.hit = err == nil
+	if errors.Is(err, store.ErrNotFound) {
+		im, err = w.pull(ctx, st, d)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return useImage(ctx, w.cfg.RunDir, w.req.Job, im)
+}
+
+// digest says which image is meant: the one that submission pinned, else one
+// whose digest the reference names and the store has, else the registry says.
+func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, error) {
+	if w.req.Digest != "" {
+		return store.ParseDigest(w.req.Digest)
+	}
+	ref, err := imagecache.ParseReference(w.req.Image)
+	if err != nil {
+		return store.Digest{}, err
+	}
+	if !ref.Digest().IsZero() {
+		if _, err := st.Get(ref.Digest()); err == nil {
+			return ref.Digest(), nil
+		}
+	}
+	f := w.fetcher("/")
+	if err := f.run(ctx, FetchRequest{Image: w.req.Image}); err != nil {
+		return store.Digest{}, err
+	}
+	if f.digest.IsZero() {
+		return store.Digest{}, &fault.Error{Op: "resolve", Arg: w.req.Image, Blame: fault.Bug, Err: errors.New("the fetcher named no digest")}
+	}
+	return f.digest, nil
+}
+
+// pull gets the image into the store. Workers of other jobs, and of other
+// nodes' programs on this store, wait for the one that holds the image's lock;
+// when that one is killed, the next takes over from the start.
+func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (store.Image, error) {
+	lock, err := st.Lock(ctx, d, func() { w.say(imagecache.Progress{Phase: imagecache.PhaseWait}) })
+	if err != nil {
+		return store.Image{}, err
+	}
+	defer func() {
+		if err := lock.Release(); err != nil {
+			w.log.WithError(err).Warn("release the image's lock")
+		}
+	}()
+	if im, err := st.Get(d); err == nil {
+		return im, nil
+	}
+	return w.fetchAndPublish(ctx, st, lock, d)
+}
+
+func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest) (store.Image, error) {
+	uid, gid, err := w.cfg.account()
+	if err != nil {
+		return store.Image{}, errAccount(w.cfg.Account, err)
+	}
+	dir, err := lock.TempDir(int(uid), int(gid))
+	if err != nil {
+		return store.Image{}, err
+	}
+	// Opened before the account runs: what we publish from is this folder.
+	work, err := openFolder(dir)
+	if err != nil {
+		return store.Image{}, err
+	}
+	defer work.Close()
+	if err := w.fetcher(dir).run(ctx, FetchRequest{Image: w.req.Image, Digest: d}); err != nil {
+		return store.Image{}, err
+	}
+	w.say(imagecache.Progress{Phase: imagecache.PhasePublish})
+	return st.Publish(work, d, int(uid))
+}
+
+func errAccount(name string, err error) error {
+	return fault.Wrap("use the account", name, fault.Site,
+		"the administrator creates it on every node: useradd --system --no-create-home "+name, err)
+}
+
+// say records progress for the tasks. Failing to is no reason to stop: when
+// the job's folder is gone, the next step finds out.
+func (w *worker) say(p imagecache.Progress) {
+	if err := w.folder.SetProgress(progressLine(w.req.Image, p)); err != nil {
+		w.log.WithError(err).Debug("progress")
+	}
+}
+
+// progressLine says where a pull is, in one line.
+func progressLine(image string, p imagecache.Progress) string {
+	switch p.Phase {
+	case imagecache.PhaseResolve:
+		return "asking the registry for " + image
+	case imagecache.PhaseWait:
+		return "waiting: another job on this node pulls " + image
+	case imagecache.PhasePull, imagecache.PhaseUnpack:
+		return fmt.Sprintf("getting %s: layer %d of %d, %s", image, p.Layer, p.Layers, amount(p.Done, p.Total))
+	case imagecache.PhaseSquash:
+		return "converting " + image
+	case imagecache.PhasePublish:
+		return "storing " + image
+	}
+	return "preparing " + image
+}
+
+func amount(done, total int64) string {
+	const mb = 1e6
+	if total <= 0 {
+		return fmt.Sprintf("%.0f MB", float64(done)/mb)
+	}
+	return fmt.Sprintf("%.0f of %.0f MB", float64(done)/mb, float64(total)/mb)
+}
