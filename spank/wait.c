@@ -243,6 +243,7 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
   if (a->fd_count != expected) {
     snprintf(err->text, sizeof(err->text), "the container helper sent %d descriptors, not %d",
              a->fd_count, expected);
+    err->remedy = NULL;
     return -1;
   }
   struct join_namespaces ns = {
@@ -261,7 +262,7 @@ void wait_join(spank_t sp, const struct request *r) {
   if (!failure_kept())
     await(&a);
   if (!failure_kept() && enter(sp, r, &a, &err) < 0)
-    failure_keep(REMEDY_ADMIN, "%s", err.text);
+    failure_keep(err.remedy == NULL ? REMEDY_ADMIN : err.remedy, "%s", err.text);
   if (failure_kept())
     failure_end();
   if (local_task(sp) == 0)

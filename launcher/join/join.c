@@ -22,6 +22,7 @@ __attribute__((format(printf, 2, 3))) static int fail(struct join_error *err, co
   va_start(args, format);
   vsnprintf(err->text, sizeof(err->text), format, args);
   va_end(args);
+  err->remedy = NULL;
   return -1;
 }
 
@@ -68,6 +69,14 @@ static int enter(int fd, int type, const char *what, struct join_error *err) {
   return fail(err, "cannot enter the container's %s: %s", what, strerror(errno));
 }
 
+static int enter_folder(const char *path, struct join_error *err) {
+  if (chdir(path) == 0)
+    return 0;
+  fail(err, "cannot enter the working directory %s in the container: %s", path, strerror(errno));
+  err->remedy = "name a folder that the container has with --container-workdir";
+  return -1;
+}
+
 /* N2 owns nothing: there the process is the user again, without capabilities. */
 static int become_user(int user2, struct join_error *err) {
   if (enter(user2, CLONE_NEWUSER, "second user namespace", err) < 0)
@@ -82,9 +91,8 @@ int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_er
     return -1;
   if (enter(ns->mnt, CLONE_NEWNS, "mount namespace", err) < 0)
     return -1;
-  if (chdir(cwd) < 0)
-    return fail(err, "cannot enter the working directory %s in the container: %s", cwd,
-                strerror(errno));
+  if (enter_folder(cwd, err) < 0)
+    return -1;
   if (ns->user2 >= 0 && become_user(ns->user2, err) < 0)
     return -1;
   /* setns made the process undumpable; debuggers and CMA need it dumpable before exec too. */

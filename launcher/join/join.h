@@ -18,9 +18,10 @@
 
 #include "wire.h"
 
-/* Why a join failed: a cause for the user, with errno's text in it. */
+/* Why a join failed. */
 struct join_error {
-  char text[512];
+  char text[512];     /* a cause for the user, with errno's text in it */
+  const char *remedy; /* what the user can do; NULL: it is for the admin */
 };
 
 /* The namespaces of a container. user2 is -1 where tasks appear as root. */

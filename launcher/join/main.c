@@ -7,7 +7,8 @@
  *              [--keep-env=NAME[,NAME]]... -- CMD [ARG]...
  *
  * Exit status: the command's own, or as a shell's: 127 no such command, 126
- * it can't be run; 70 where the container can't be joined; 64 wrong usage.
+ * it can't be run; 70 where the container can't be joined; 64 wrong usage,
+ * or a working directory that the container does not have.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -114,7 +115,9 @@ int main(int argc, char **argv) {
   parse(argc, argv, &a);
   if (join(&a, &err) < 0) {
     fprintf(stderr, "berth: error: %s\n", err.text);
-    return EXIT_BUG;
+    if (err.remedy != NULL)
+      fprintf(stderr, "berth:   %s\n", err.remedy);
+    return err.remedy == NULL ? EXIT_BUG : EXIT_USAGE;
   }
   close_own(&a);
   execvp(a.command[0], a.command);

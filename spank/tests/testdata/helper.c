@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -124,20 +125,22 @@ static void turn(int to, int from) {
 
 /* The user's side: N1, a mount namespace in it, then N2. */
 static void build_as_user(int jobs_mounts, int uid, int gid, int to, int from) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (setns(jobs_mounts, CLONE_NEWNS) < 0)
     die("enter the job's mount namespace");
   if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
     die("become the user");
-  if (unshare(CLONE_NEWUSER) < 0)
+  if (unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1) < 0)
     die("unshare N1");
   turn(to, from); /* root writes the maps */
   if (unshare(CLONE_NEWNS) < 0 || mount("tmpfs", "/mnt", "tmpfs", 0, NULL) < 0)
     die("make the mount namespace");
   close(open("/mnt/inside", O_CREAT | O_WRONLY, 0644));
   turn(to, from); /* root opens N1 and the mount namespace */
-  if (unshare(CLONE_NEWUSER) < 0)
+  if (unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1) < 0)
     die("unshare N2");
-  turn(to, from); /* root writes the maps, opens N2 */
+  map_ids(getpid(), "%d 0 1\n", uid, gid);
+  turn(to, from); /* root opens N2 */
   exit(0);
 }
 
@@ -172,7 +175,6 @@ static void make_container(int jobs_mounts, int fds[4]) {
   turn(to_child[1], to_parent[0]);
   fds[1] = open_namespace(pid, "mnt");
   turn(to_child[1], to_parent[0]);
-  map_ids(pid, "%d 0 1\n", uid, gid);
   fds[2] = open_namespace(pid, "user");
   fds[3] = make_result(mode("bad-cwd") ? "/no/such/folder" : "/mnt");
   if (write(to_child[1], &c, 1) != 1)

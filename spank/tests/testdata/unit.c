@@ -1,0 +1,549 @@
+/*
+ * Unit tests of the plugin's parts, each run in a process of its own by
+ * unit_test.go: `unit list` prints their names, `unit NAME` runs one. Slurm's
+ * functions are stand-ins. Arguments after the name are what an option test
+ * pretends was typed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <slurm/spank.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "child.h"
+#include "config.h"
+#include "failure.h"
+#include "join.h"
+#include "options.h"
+#include "request.h"
+#include "wire.h"
+
+static int failures;
+
+#define EXPECT(what)                                                                               \
+  do {                                                                                             \
+    if (!(what)) {                                                                                 \
+      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what);                           \
+      failures++;                                                                                  \
+    }                                                                                              \
+  } while (0)
+
+static void expect_text(const char *got, const char *want, int line) {
+  if ((got == NULL) != (want == NULL) || (got != NULL && strcmp(got, want) != 0)) {
+    fprintf(stderr, "%s:%d: got \"%s\", want \"%s\"\n", __FILE__, line, got == NULL ? "NULL" : got,
+            want == NULL ? "NULL" : want);
+    failures++;
+  }
+}
+
+#define EXPECT_TEXT(got, want) expect_text(got, want, __LINE__)
+
+/* What Slurm would offer. */
+static struct spank_option *registered[16];
+static int registered_count;
+static char last_error[1024];
+
+spank_err_t spank_option_register(spank_t sp, struct spank_option *o) {
+  (void)sp;
+  registered[registered_count++] = o;
+  return ESPANK_SUCCESS;
+}
+
+spank_err_t spank_option_getopt(spank_t sp, struct spank_option *o, char **value) {
+  (void)sp;
+  (void)o;
+  (void)value;
+  return ESPANK_ERROR;
+}
+
+void slurm_error(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(last_error, sizeof(last_error), format, args);
+  va_end(args);
+}
+
+/* use calls the callback of an option as Slurm does. */
+static int use(const char *name, const char *value, int remote) {
+  for (int i = 0; i < registered_count; i++)
+    if (strcmp(registered[i]->name, name) == 0)
+      return registered[i]->cb(registered[i]->val, value, remote);
+  fprintf(stderr, "no option --%s\n", name);
+  failures++;
+  return -2;
+}
+
+static struct request merge(bool in_job) {
+  struct request r;
+  char error[512] = "";
+  EXPECT(options_merge(in_job, &r, error));
+  EXPECT_TEXT(error, "");
+  return r;
+}
+
+static void expect_merge_error(const char *part) {
+  struct request r;
+  char error[512] = "";
+  EXPECT(!options_merge(false, &r, error));
+  if (strstr(error, part) == NULL)
+    expect_text(error, part, __LINE__);
+}
+
+static void test_wire_round_trip(void) {
+  char buf[256];
+  struct wire_writer w;
+  struct wire_reader r;
+  struct wire_record rec;
+  wire_start(&w, buf, sizeof(buf));
+  wire_add(&w, "image", "alpine");
+  wire_add(&w, "mounts", "/a:/b=c");
+  wire_add(&w, "mounts", "");
+  wire_add_number(&w, "job_id", 18446744073709551615ULL);
+  EXPECT(!w.failed);
+  EXPECT(wire_valid(buf, w.len));
+  EXPECT(w.len == strlen("image=alpine") + strlen("mounts=/a:/b=c") + strlen("mounts=") +
+                      strlen("job_id=18446744073709551615") + 4);
+  wire_read(&r, buf, w.len);
+  EXPECT(wire_next(&r, &rec) && wire_key_is(&rec, "image"));
+  EXPECT(wire_next(&r, &rec) && wire_key_is(&rec, "mounts"));
+  EXPECT_TEXT(rec.value, "/a:/b=c");
+  EXPECT(!wire_key_is(&rec, "mount") && !wire_key_is(&rec, "mountss"));
+  EXPECT(wire_next(&r, &rec) && wire_next(&r, &rec) && !wire_next(&r, &rec));
+  EXPECT_TEXT(wire_get(buf, w.len, "mounts"), "");
+  EXPECT_TEXT(wire_get(buf, w.len, "job_id"), "18446744073709551615");
+  EXPECT_TEXT(wire_get(buf, w.len, "none"), NULL);
+}
+
+static void test_wire_limits(void) {
+  static char buf[2 * WIRE_MAX], big[WIRE_MAX];
+  struct wire_writer w;
+  memset(big, 'x', sizeof(big) - 1);
+  wire_start(&w, buf, sizeof(buf));
+  wire_add(&w, "a", big); /* WIRE_MAX - 1 bytes, and 3 more */
+  EXPECT(w.failed && w.len == 0);
+  wire_start(&w, buf, sizeof(buf));
+  big[WIRE_MAX - 3] = '\0';
+  wire_add(&w, "a", big);
+  EXPECT(!w.failed && w.len == WIRE_MAX && wire_valid(buf, w.len));
+  wire_add(&w, "b", "");
+  EXPECT(w.failed && w.len == WIRE_MAX);
+  EXPECT(!wire_valid(buf, WIRE_MAX + 1));
+  const char *bad_keys[] = {"", "A", "a b", "a=b", "a1", "a-b"};
+  for (size_t i = 0; i < sizeof(bad_keys) / sizeof(*bad_keys); i++) {
+    wire_start(&w, buf, sizeof(buf));
+    wire_add(&w, bad_keys[i], "x");
+    EXPECT(w.failed);
+  }
+}
+
+static void test_wire_damaged(void) {
+  static const struct {
+    const char *data;
+    size_t len;
+    bool valid;
+  } cases[] = {
+      {"", 0, true},           {"a=", 3, true},   {"a=b\0c=d", 8, true}, {"a=b\0c=d", 7, false},
+      {"a=b", 3, false},       {"ab", 3, false},  {"=b", 3, false},      {"a=b\0", 5, false},
+      {"a=b\0\0\0", 6, false}, {"A=b", 4, false}, {"a\nb=c", 6, false},
+  };
+  for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+    if (wire_valid(cases[i].data, cases[i].len) != cases[i].valid) {
+      fprintf(stderr, "message %zu: valid is not %d\n", i, cases[i].valid);
+      failures++;
+    }
+}
+
+static bool has(void *context, const char *name) {
+  (void)context;
+  return getenv(name) != NULL;
+}
+
+static int set(void *context, const char *name, const char *value) {
+  (void)context;
+  return setenv(name, value, 1);
+}
+
+static void unset(void *context, const char *name) {
+  (void)context;
+  unsetenv(name);
+}
+
+static int write_result(const char *data, size_t len) {
+  char path[] = "/tmp/berth-unit-XXXXXX";
+  int fd = mkstemp(path);
+  unlink(path);
+  EXPECT(fd >= 0 && write(fd, data, len) == (ssize_t)len);
+  return fd;
+}
+
+static void test_join_environment(void) {
+  static struct join_result result;
+  static const char data[] =
+      "cwd=/w\0env=A=image\0env=B=image\0env=C=image\0env=D=x=y\0env=LANG=im";
+  const char *keep[] = {"B,C", "LC_ALL"};
+  struct join_error err;
+  struct join_environment env = {
+      .has = has, .set = set, .unset = unset, .keep = keep, .keep_count = 2};
+  setenv("A", "host", 1);
+  setenv("B", "host", 1);
+  unsetenv("C");
+  setenv("LANG", "host", 1);
+  setenv("LANGUAGE", "host", 1);
+  setenv("LC_ALL", "host", 1);
+  int fd = write_result(data, sizeof(data));
+  EXPECT(join_read_result(fd, &result, &err) == 0);
+  EXPECT_TEXT(result.cwd, "/w");
+  EXPECT(join_set_environment(&result, &env, &err) == 0);
+  EXPECT_TEXT(getenv("A"), "image");
+  EXPECT_TEXT(getenv("B"), "host");
+  EXPECT_TEXT(getenv("C"), "image"); /* kept, but the host has none */
+  EXPECT_TEXT(getenv("D"), "x=y");
+  EXPECT_TEXT(getenv("LANG"), "im");
+  EXPECT_TEXT(getenv("LANGUAGE"), NULL);
+  EXPECT_TEXT(getenv("LC_ALL"), "host");
+}
+
+static void test_join_bad_result(void) {
+  static struct join_result result;
+  static char big[WIRE_MAX + 1];
+  struct join_error err;
+  struct join_environment env = {.has = has, .set = set, .unset = unset};
+  EXPECT(join_read_result(write_result("", 0), &result, &err) < 0); /* no cwd */
+  EXPECT(join_read_result(write_result("cwd=x", 6), &result, &err) < 0);
+  EXPECT(join_read_result(write_result("cwd=/x", 6), &result, &err) < 0); /* cut off */
+  memset(big, 'x', sizeof(big));
+  EXPECT(join_read_result(write_result(big, sizeof(big)), &result, &err) < 0);
+  EXPECT(join_read_result(-1, &result, &err) < 0);
+  EXPECT(strstr(err.text, "Bad file descriptor") != NULL);
+  EXPECT(join_read_result(write_result("cwd=/\0env=nameless", 19), &result, &err) == 0);
+  EXPECT(join_set_environment(&result, &env, &err) < 0);
+}
+
+static void test_check_image(void) {
+  static const struct {
+    const char *value, *error;
+  } cases[] = {
+      {"alpine", NULL},
+      {"docker://me@ghcr.io#a/b:1@sha256:00", NULL},
+      {"./x.sqsh", NULL},
+      {"/images/a b.sqsh", NULL},
+      {"", "is empty"},
+      {"al pine", "no spaces"},
+      {"alpine\n", "control character"},
+      {"x.sqsh", "did you mean ./x.sqsh"},
+      {"images/x.sif", "did you mean ./images/x.sif"},
+  };
+  for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+    char error[CHECK_ERROR_SIZE] = "";
+    EXPECT(check_image(cases[i].value, error) == (cases[i].error == NULL));
+    if (cases[i].error != NULL && strstr(error, cases[i].error) == NULL)
+      expect_text(error, cases[i].error, __LINE__);
+  }
+}
+
+static void test_check_mounts(void) {
+  static const char *const good[] = {"/a",        "/a:/b",        "./a:/b:ro", "/a:/b:ro+nosuid,/c",
+                                     "tmpfs:/t",  "umount:/home", "/a b:/c d", "tmpfs:/t:size=1G",
+                                     "../a:../b", "/a:./b",       "/é:/ü"};
+  static const char *const bad[] = {"",          "a:/b",       "/a,,/b", "/a,",  ",/a",
+                                    "devpts:/x", "tmpfs",      "/a:",    "/a:b", "umount",
+                                    "/a:/b:",    "/a:/b:ro:x", "/a\n:/b"};
+  char error[CHECK_ERROR_SIZE];
+  for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+    if (!check_mounts(good[i], error))
+      expect_text(error, good[i], __LINE__);
+  for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+    if (check_mounts(bad[i], error))
+      expect_text(bad[i], "an error", __LINE__);
+}
+
+static void test_check_rest(void) {
+  char error[CHECK_ERROR_SIZE];
+  EXPECT(check_env("A", error) && check_env("A,B_1", error));
+  EXPECT(!check_env("", error) && !check_env("A,,B", error) && !check_env("A,", error));
+  EXPECT(!check_env("A=1", error));
+  EXPECT(check_workdir("/w", error) && !check_workdir("", error) && !check_workdir("\t", error));
+  EXPECT(check_bool("1") == 1 && check_bool("Yes") == 1 && check_bool("true") == 1);
+  EXPECT(check_bool("0") == 0 && check_bool("OFF") == 0 && check_bool("no") == 0);
+  EXPECT(check_bool("") == -1 && check_bool("2") == -1 && check_bool("yess") == -1);
+  const char *digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+  EXPECT(check_digest(digest) && !check_digest(digest + 1) && !check_digest(""));
+  EXPECT(!check_digest("sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef"));
+}
+
+static void test_config(void) {
+  struct config c;
+  char error[256] = "";
+  char *good[] = {"bindir=/o/bin", "libexec=/o/libexec", "prolog_wait=50"};
+  char *bad[] = {"bindir=bin",     "libexec=", "prolog_wait=", "prolog_wait=x",
+                 "prolog_wait=-1", "foo=1",    "bindir"};
+  EXPECT(config_read(&c, 0, NULL, error));
+  EXPECT(c.prolog_wait_ms == 2000);
+  EXPECT_TEXT(c.berth, "/usr/bin/berth");
+  EXPECT(config_read(&c, 3, good, error));
+  EXPECT_TEXT(c.berth, "/o/bin/berth");
+  EXPECT_TEXT(c.create, "/o/libexec/berth-create");
+  EXPECT(c.prolog_wait_ms == 50);
+  for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+    error[0] = '\0';
+    EXPECT(!config_read(&c, 1, &bad[i], error) && error[0] != '\0');
+  }
+}
+
+#define DIGEST "sha256:00000000000000000000000000000000000000000000000000000000000000ab"
+
+static char *from_environ(void *context, const char *name) {
+  (void)context;
+  return getenv(name) == NULL ? NULL : strdup(getenv(name));
+}
+
+static void test_request(void) {
+  char buf[1024];
+  struct wire_writer w;
+  struct request back;
+  struct request r = {
+      .image = "a/b:1", .digest = DIGEST, .mounts = "/a,/b:/c", .home = "0", .env = "A,B"};
+  setenv("SLURM_BERTH_WORKDIR", "of the job", 1);
+  request_export(&r);
+  EXPECT_TEXT(getenv("SLURM_BERTH_WORKDIR"), NULL);
+  request_import(&back, from_environ, NULL);
+  EXPECT_TEXT(back.image, r.image);
+  EXPECT_TEXT(back.digest, DIGEST);
+  EXPECT_TEXT(back.mounts, r.mounts);
+  EXPECT_TEXT(back.workdir, NULL);
+  wire_start(&w, buf, sizeof(buf));
+  request_encode(&back, &w);
+  static const char want[] =
+      "image=a/b:1\0digest=" DIGEST "\0mounts=/a,/b:/c\0home=0\0env=A\0env=B";
+  EXPECT(w.len == sizeof(want) && memcmp(buf, want, sizeof(want)) == 0);
+  setenv("SLURM_BERTH_IMAGE", "a/b:2", 1); /* a digest is good for its image only */
+  request_import(&back, from_environ, NULL);
+  EXPECT_TEXT(back.digest, NULL);
+  EXPECT_TEXT(request_pinned("sha256:12=a", "a"), NULL);
+  EXPECT_TEXT(request_pinned(DIGEST, "a"), NULL);
+  EXPECT_TEXT(request_pinned(DIGEST "=a=b", "a=b"), DIGEST);
+}
+
+static void test_options_repeated(void) {
+  EXPECT(use("container-image", "a", 0) == 0);
+  EXPECT(use("container-image", "a", 0) == 0);
+  EXPECT(use("container-image", "b", 0) < 0);
+  EXPECT(strstr(last_error, "given twice") != NULL);
+  EXPECT(use("container-mounts", "/a,/b:/c", 0) == 0);
+  EXPECT(use("container-mounts", "/b:/c,/d", 0) == 0);
+  EXPECT(use("container-mounts", "d", 0) < 0);
+  EXPECT(use("container-env", "A", 0) == 0 && use("container-env", "B,A", 0) == 0);
+  EXPECT(use("container-readonly", "", 0) == 0);
+  EXPECT(use("container-writable", "", 0) < 0);
+  EXPECT(strstr(last_error, "contradict") != NULL);
+  EXPECT(use("no-container-mount-home", "", 0) == 0);
+  EXPECT(use("container-mount-home", "", 0) < 0);
+  struct request r = merge(false);
+  EXPECT_TEXT(r.image, "a");
+  EXPECT_TEXT(r.mounts, "/a,/b:/c,/d");
+  EXPECT_TEXT(r.env, "A,B");
+  EXPECT_TEXT(r.root, "readonly");
+  EXPECT_TEXT(r.home, "0");
+}
+
+/* Run with --container-image=b: what came before was a #SBATCH line. */
+static void test_options_script_line(void) {
+  EXPECT(use("container-image", "a", 0) == 0);
+  EXPECT(use("container-image", "b", 0) == 0);
+  EXPECT_TEXT(merge(false).image, "b");
+}
+
+#define JOBS "SLURM_SPANK__SLURM_SPANK_OPTION_berth_container_"
+
+static void test_options_job_overridden(void) {
+  setenv(JOBS "image", "a", 1);
+  setenv(JOBS "mounts", "/job", 1);
+  setenv(JOBS "workdir", "/w", 1);
+  setenv(JOBS "writable", "", 1);
+  setenv("BERTH_CONTAINER_IMAGE", "c", 1);
+  setenv("SLURM_BERTH_IMAGE", "d", 1);
+  setenv("SLURM_BERTH_HOME", "1", 1);
+  EXPECT_TEXT(merge(true).image, "c"); /* nothing from the job's options yet */
+  EXPECT(use("container-image", getenv(JOBS "image"), 0) == 0);
+  EXPECT(use("container-mounts", getenv(JOBS "mounts"), 0) == 0);
+  EXPECT(use("container-workdir", getenv(JOBS "workdir"), 0) == 0);
+  EXPECT(use("container-writable", getenv(JOBS "writable"), 0) == 0);
+  EXPECT_TEXT(merge(true).image, "a");
+  EXPECT(options_command_line()->image == NULL);
+  EXPECT(use("container-image", "b", 0) == 0);
+  EXPECT(use("container-mounts", "/step", 0) == 0);
+  EXPECT(use("container-readonly", "", 0) == 0);
+  struct request r = merge(true);
+  EXPECT_TEXT(r.image, "b");
+  EXPECT_TEXT(r.mounts, "/step");
+  EXPECT_TEXT(r.workdir, "/w");
+  EXPECT_TEXT(r.root, "readonly");
+  EXPECT_TEXT(r.home, "1");
+}
+
+static void test_options_not_carried_out_of_job(void) {
+  setenv("SLURM_BERTH_IMAGE", "d", 1);
+  EXPECT_TEXT(merge(false).image, NULL);
+  EXPECT_TEXT(merge(true).image, "d");
+}
+
+static void test_options_environment(void) {
+  setenv("PYXIS_CONTAINER_IMAGE", "p", 1);
+  EXPECT_TEXT(merge(false).image, "p");
+  setenv("BERTH_CONTAINER_IMAGE", "b", 1);
+  setenv("PYXIS_CONTAINER_MOUNTS", "/a,/b", 1);
+  setenv("PYXIS_CONTAINER_MOUNT_HOME", "no", 1);
+  setenv("PYXIS_CONTAINER_WRITABLE", "1", 1);
+  setenv("PYXIS_CONTAINER_ENV", "A,B", 1);
+  setenv("PYXIS_CONTAINER_WORKDIR", "", 1);
+  struct request r = merge(false);
+  EXPECT_TEXT(r.image, "b");
+  EXPECT_TEXT(r.mounts, "/a,/b");
+  EXPECT_TEXT(r.home, "0");
+  EXPECT_TEXT(r.root, "writable");
+  EXPECT_TEXT(r.env, "A,B");
+  EXPECT_TEXT(r.workdir, NULL);
+  EXPECT(use("container-mounts", "/c", 0) == 0); /* replaces, does not merge */
+  EXPECT_TEXT(merge(false).mounts, "/c");
+}
+
+static void test_options_bad_environment(void) {
+  setenv("PYXIS_CONTAINER_READONLY", "maybe", 1);
+  expect_merge_error("PYXIS_CONTAINER_READONLY=maybe");
+  setenv("PYXIS_CONTAINER_READONLY", "yes", 1);
+  setenv("BERTH_CONTAINER_WRITABLE", "yes", 1);
+  expect_merge_error("contradicts");
+  unsetenv("BERTH_CONTAINER_WRITABLE");
+  setenv("BERTH_CONTAINER_MOUNTS", "a:/b", 1);
+  expect_merge_error("BERTH_CONTAINER_MOUNTS");
+}
+
+/* In slurmstepd the job's value comes first, then the step's. */
+static void test_options_on_node(void) {
+  EXPECT(use("container-image", "a", 1) == 0);
+  EXPECT(use("container-image", "b", 1) == 0);
+  EXPECT(use("container-writable", "", 1) == 0);
+  EXPECT(use("container-readonly", "", 1) == 0);
+  EXPECT_TEXT(options_transported()->image, "b");
+  EXPECT_TEXT(options_transported()->root, "readonly");
+}
+
+static void test_child_cannot_start(void) {
+  char *argv[] = {"none", NULL};
+  struct child c = {
+      .path = "/no/such/program", .argv = argv, .env = child_root_env, .fds = {-1, -1, -1, -1}};
+  EXPECT(child_start(&c) == -1 && errno == ENOENT);
+  c.orphan = true;
+  EXPECT(child_start(&c) == -1 && errno == ENOENT);
+  c.path = "/etc/passwd";
+  EXPECT(child_start(&c) == -1 && errno == EACCES);
+}
+
+static void test_child_descriptors(void) {
+  char text[256] = "";
+  int out[2], status, secret = open("/dev/null", O_RDONLY);
+  char *argv[] = {"sh", "-c", "echo $$ >/dev/null; cd /proc/self/fd; echo *; env; umask; pwd -P",
+                  NULL};
+  EXPECT(pipe(out) == 0 && secret >= 0);
+  EXPECT(dup2(secret, 50) == 50);
+  struct child c = {.path = "/bin/sh",
+                    .argv = argv,
+                    .env = child_root_env,
+                    .fds = {-1, out[1], -1, out[1]},
+                    .own_session = true};
+  pid_t pid = child_start(&c);
+  EXPECT(pid > 0 && child_wait(pid, 5000, &status) && status == 0);
+  ssize_t n = read(out[0], text, sizeof(text) - 1);
+  EXPECT(n > 0);
+  EXPECT(strncmp(text, "0 1 2 3", 7) == 0);
+  EXPECT(strstr(text, "50") == NULL);
+  EXPECT(strstr(text, "LANG=C") != NULL && strstr(text, "HOME") == NULL);
+  EXPECT(strstr(text, "0022") != NULL);
+}
+
+static void test_child_end(void) {
+  char *argv[] = {"sh", "-c", "sleep 100 & sleep 100", NULL};
+  int status, out[2];
+  char c1;
+  EXPECT(pipe(out) == 0);
+  struct child c = {.path = "/bin/sh",
+                    .argv = argv,
+                    .env = child_root_env,
+                    .fds = {-1, out[1], -1, -1},
+                    .own_session = true};
+  long long begin = child_clock_ms();
+  pid_t pid = child_start(&c);
+  close(out[1]);
+  EXPECT(!child_end(pid, true, 100, &status));
+  EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  EXPECT(read(out[0], &c1, 1) == 0); /* the whole group is gone */
+  EXPECT(child_clock_ms() - begin >= 100 && child_clock_ms() - begin < 20000);
+}
+
+static void test_failure(void) {
+  int status, pipes[2];
+  char text[1024] = "";
+  EXPECT(pipe(pipes) == 0);
+  failure_share();
+  EXPECT(!failure_kept());
+  failure_keep("a remedy", "a cause with %s", "\033[31mcolour");
+  failure_keep(NULL, "a later one");
+  for (int i = 0; i < 2; i++) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      dup2(pipes[1], STDERR_FILENO);
+      failure_end();
+    }
+    EXPECT(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 1);
+  }
+  close(pipes[1]);
+  ssize_t n = read(pipes[0], text, sizeof(text) - 1);
+  EXPECT(n > 0);
+  EXPECT_TEXT(text, "berth: error: a cause with  [31mcolour\nberth:   a remedy\n"); /* once */
+}
+
+static const struct {
+  const char *name;
+  void (*run)(void);
+} tests[] = {
+    {"wire-round-trip", test_wire_round_trip},
+    {"wire-limits", test_wire_limits},
+    {"wire-damaged", test_wire_damaged},
+    {"join-environment", test_join_environment},
+    {"join-bad-result", test_join_bad_result},
+    {"check-image", test_check_image},
+    {"check-mounts", test_check_mounts},
+    {"check-rest", test_check_rest},
+    {"config", test_config},
+    {"request", test_request},
+    {"options-repeated", test_options_repeated},
+    {"options-script-line", test_options_script_line},
+    {"options-job-overridden", test_options_job_overridden},
+    {"options-not-carried-out-of-job", test_options_not_carried_out_of_job},
+    {"options-environment", test_options_environment},
+    {"options-bad-environment", test_options_bad_environment},
+    {"options-on-node", test_options_on_node},
+    {"child-cannot-start", test_child_cannot_start},
+    {"child-descriptors", test_child_descriptors},
+    {"child-end", test_child_end},
+    {"failure", test_failure},
+};
+
+int main(int argc, char **argv) {
+  size_t count = sizeof(tests) / sizeof(tests[0]);
+  options_register(NULL);
+  for (size_t i = 0; i < count && argc > 1; i++) {
+    if (strcmp(argv[1], "list") == 0)
+      puts(tests[i].name);
+    else if (strcmp(argv[1], tests[i].name) == 0)
+      tests[i].run();
+    else
+      continue;
+  }
+  return failures == 0 ? 0 : 1;
+}
