@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/berth-hpc/berth/testdata/cluster"
+)
+
+const mpi = registry + "/mpi:1"
+
+// TestOpenMPI runs the image's own Open MPI over PMIx on three nodes. Ranks
+// of a node must be able to read each other's memory: the kernel refuses that
+// between user namespaces, so they must share one.
+func TestOpenMPI(t *testing.T) {
+	bothWays(t, func(t *testing.T, s *site) {
+		t.Run("three nodes", func(t *testing.T) {
+			r := s.as(t, "alice", "srun --mpi=pmix -N3 -n6 --container-image="+mpi+" mpi-hello")
+			lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
+			if r.Code != 0 || len(lines) != 6 {
+				t.Fatal(r)
+			}
+			for i, line := range lines {
+				if !regexp.MustCompile(`size=6 host=n[123] local=[01]/2 cma=yes btl=cma`).MatchString(line) {
+					t.Errorf("rank %d: %s", i, line)
+				}
+			}
+		})
+		t.Run("memory is really read", func(t *testing.T) { s.countReads(t) })
+		t.Run("two steps share memory", func(t *testing.T) {
+			r := s.as(t, "alice", "salloc -N1 -n2 --overlap bash -c 'for i in 1 2; do srun --overlap -n1 --container-image="+mpi+
+				" readlink /proc/self/ns/user & done; wait' 2>/dev/null | sort -u | wc -l")
+			if strings.TrimSpace(r.Stdout) != "1" {
+				t.Errorf("steps of one job on one node are in different user namespaces: %v", r)
+			}
+		})
+		s.idle(t)
+	}, withImages("mpi"))
+}
+
+// countReads looks at a running pair of ranks with strace: large messages
+// must go by process_vm_readv, not through a file in /dev/shm.
+func (s *site) countReads(t *testing.T) {
+	s.Spawn("pingpong", cluster.Command{Machine: "ctl", User: "alice", Args: []string{
+		"srun", "-w", "n1", "-n2", "--mpi=pmix", "--container-image=" + mpi, "mpi-pingpong", "200000",
+	}})
+	defer s.Stop("pingpong")
+	r := s.With(t).Run(t.Context(), "n1", "root", "sh", "-c", `
+		for i in $(seq 300); do pid=$(pgrep -n mpi-pingpong) && break; sleep 0.1; done
+		sleep 2
+		timeout -s INT 3 strace -f -c -e trace=process_vm_readv,process_vm_writev -p $pid 2>&1`)
+	t.Log(r.Stdout)
+	s.MustRun(t.Context(), "ctl", "alice", "sh", "-c", "scancel -u alice")
+	if !regexp.MustCompile(`process_vm_(readv|writev)`).MatchString(r.Stdout) {
+		t.Errorf("no memory was read: %v", r)
+	}
+}
