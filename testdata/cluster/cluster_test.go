@@ -107,6 +107,7 @@ func TestMachinesAreApart(t *testing.T) {
 	if r := c.Run(t.Context(), "n1", "root", "mkdir", "/sys/fs/cgroup/mark"); r.Code == 0 {
 		t.Error("root of a node can make cgroups of the host")
 	}
+	c.MustRun(t.Context(), "n1", "alice", "sh", "-c", ": <>/dev/fuse")
 	c.MustRun(t.Context(), "n1", "root", "sh", "-c", "mkdir /run/berth && mount -t tmpfs none /run/berth")
 	if text := read(t, "/proc/self/mountinfo"); strings.Contains(text, "/run/berth") {
 		t.Error("a mount of a node shows on the host")

@@ -81,6 +81,7 @@ mount_system() {
   mount_cgroups
   # The host's devices (loop, fuse), but terminals and shared memory apart.
   mount --bind /dev "$root/dev"
+  open_fuse
   mount -t devpts -o newinstance,gid=5,mode=620,ptmxmode=666 devpts "$root/dev/pts"
   mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/dev/shm"
   mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs "$root/run"
@@ -89,6 +90,16 @@ mount_system() {
   mount --bind "$DIR/munge" "$root/run/munge"
   mount --bind "$DIR/home" "$root/home"
   mount --bind "$DIR/shared" "$root/shared"
+}
+
+# Everyone may open /dev/fuse, as udev has it; a host without udev does not, and
+# its own device must stay as it is. The tmpfs goes, the device in it stays.
+open_fuse() {
+  [[ -c $root/dev/fuse ]] || return 0
+  mount -t tmpfs tmpfs "$root/mnt"
+  mknod -m 0666 "$root/mnt/fuse" c 10 229
+  mount --bind "$root/mnt/fuse" "$root/dev/fuse"
+  umount -l "$root/mnt"
 }
 
 # The host's cgroups are visible and nothing in the cluster can change them.
