@@ -14,8 +14,8 @@ import (
 )
 
 // runCmd runs a command in an image, all of it as the calling user: the image
-// is pulled into the user's own store, mounted by FUSE, and the process
-// becomes the command.
+// is pulled into the user's own store, mounted by FUSE or unpacked, and the
+// process becomes the command.
 type runCmd struct {
 	imageRef
 	Command   []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments. Without one, what the image says."`
@@ -61,6 +61,9 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 	if err != nil {
 		return err
 	}
+	if req.Image, err = s.root(ctx, cfg, image); err != nil {
+		return err
+	}
 	users, err := launcher.NewUserNamespaces(ctx, tools.create, req.User)
 	if err != nil {
 		return explainNamespaces(err)
@@ -91,6 +94,22 @@ func create(ctx context.Context, tools tools, users *launcher.UserNamespaces, re
 		},
 	}
 	return creation.Create(ctx)
+}
+
+// root says where the container finds the image's files: mounted by FUSE, or
+// unpacked where that can't be had.
+func (s *session) root(ctx context.Context, cfg *config.Config, image store.Image) (launcher.Root, error) {
+	missing := fuseMissing()
+	if missing == nil {
+		return launcher.Root{Kind: launcher.RootFUSE}, nil
+	}
+	s.log.Infof("images can't be mounted here: %v", missing)
+	images, err := ownStore(cfg)
+	if err != nil {
+		return launcher.Root{}, err
+	}
+	tree, err := s.unpacked(ctx, image, images)
+	return launcher.Root{Kind: launcher.RootFolder, Path: tree}, err
 }
 
 // check refuses, before anything is pulled, what cannot work.
@@ -136,9 +155,8 @@ func (c *runCmd) request(s *session, cfg *config.Config, image store.Image) (*la
 	}
 	return &launcher.Request{
 		User: launcher.User{
-			UID: s.user.uid, GID: s.user.gid, Name: s.user.name, Home: s.user.home, Shell: s.env("SHELL"),
+			UID: s.user.uid, GID: s.user.gid, Name: s.user.name, Home: s.home(), Shell: s.env("SHELL"),
 		},
-		Image:    launcher.Root{Kind: launcher.RootFUSE},
 		Work:     work,
 		Writable: c.Writable || cfg.Container.Root == config.Writable && !c.ReadOnly,
 
@@ -169,9 +187,10 @@ func (c *runCmd) mountHome(cfg *config.Config) bool {
 }
 
 // environ returns the command's environment before the image's variables are
-// put over it, and the names that stay as they are.
+// put over it, and the names that stay as they are. PWD would be wrong in the
+// container; shells find it out by themselves.
 func (c *runCmd) environ(s *session) (environ, keep []string) {
-	environ = s.environ()
+	environ = withoutVariable(withoutVariable(s.environ(), "PWD"), "OLDPWD")
 	for _, v := range c.Env {
 		name, _, set := strings.Cut(v, "=")
 		keep = append(keep, name)

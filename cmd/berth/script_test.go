@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // testUID is whom the scripts run as where the tests are run by root. No
@@ -46,14 +48,46 @@ func testBerth() {
 
 // becomeUser starts the program again as an ordinary user: a process that
 // only changed its uid would not count as one for the kernel (it is not
-// dumpable).
+// dumpable). Where $FUSE_MODE is set, /dev/fuse has that mode for it.
 func becomeUser() {
-	err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(testUID), syscall.Setuid(testUID))
+	runtime.LockOSThread() // a mount namespace is a thread's; exec keeps this one's
+	var err error
+	if mode := os.Getenv("FUSE_MODE"); mode != "" {
+		err = replaceFUSE(mode)
+	}
+	if err == nil {
+		err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(testUID), syscall.Setuid(testUID))
+	}
 	if err == nil {
 		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
 	}
 	fmt.Fprintln(os.Stderr, "become an ordinary user:", err)
 	os.Exit(99)
+}
+
+// replaceFUSE gives this process a /dev/fuse with the octal mode given, in a
+// mount namespace of its own: udev makes it 0666, build machines without udev
+// leave it to root.
+func replaceFUSE(mode string) error {
+	bits, err := strconv.ParseUint(mode, 8, 32)
+	if err != nil {
+		return err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("dev", "/mnt", "tmpfs", 0, "mode=0755"); err != nil {
+		return err
+	}
+	const node = "/mnt/fuse"
+	err = errors.Join(unix.Mknod(node, unix.S_IFCHR, int(unix.Mkdev(10, 229))), os.Chmod(node, fs.FileMode(bits)))
+	if err == nil {
+		err = unix.Mount(node, "/dev/fuse", "", unix.MS_BIND, "")
+	}
+	return errors.Join(err, unix.Unmount("/mnt", unix.MNT_DETACH))
 }
 
 // TestScripts runs testdata/script/*.txtar, each with a registry of its own

@@ -62,6 +62,15 @@ func (s *session) settings() (*config.Config, error) {
 	return config.Load(src)
 }
 
+// home is the user's home folder: the account's, else $HOME where the system
+// does not know the account.
+func (s *session) home() string {
+	if s.user.home != "" {
+		return s.user.home
+	}
+	return s.env("HOME")
+}
+
 func (s *session) configHome(home string) string {
 	if dir := s.env("XDG_CONFIG_HOME"); filepath.IsAbs(dir) {
 		return dir

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/berth-hpc/berth/testdata/images"
+	"github.com/berth-hpc/berth/testdata/registry/server"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// TestRunScripts runs testdata/run/*.txtar: what TestScripts gives them, and
+// shell:v1 in the registry, an image with busybox. The tools in libexec are
+// built from this checkout. As root it does so twice: with a /dev/fuse for
+// everyone, and with one for root alone, where images must be unpacked.
+func TestRunScripts(t *testing.T) {
+	shell, err := images.ReadLayout(images.Layout(t, "tiny"), images.Tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	libexec := buildTools(t)
+	modes := map[string]string{"mounted": "666", "unpacked": "600"}
+	if os.Getuid() != 0 {
+		modes = map[string]string{"asis": ""}
+	}
+	for name, mode := range modes {
+		t.Run(name, func(t *testing.T) {
+			t.Run("scripts", func(t *testing.T) { runScripts(t, shell, libexec, mode) })
+			nothingRuns(t)
+		})
+	}
+}
+
+func runScripts(t *testing.T, shell v1.Image, libexec, fuseMode string) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/run", Condition: condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "asked": asked},
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("BERTH_LIBEXEC", libexec)
+			env.Setenv("FUSE_MODE", fuseMode)
+			if err := setUp(env); err != nil {
+				return err
+			}
+			if err := giveHome(env); err != nil {
+				return err
+			}
+			host := env.Values["registry"].(*server.Started).Host
+			_, err := images.Push(t.Context(), host, "shell:v1", shell)
+			return err
+		},
+	})
+}
+
+// giveHome makes $HOME a folder that no default mount shows in a container.
+// Only root can make one; others keep theirs below the work folder.
+func giveHome(env *testscript.Env) error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	home, err := os.MkdirTemp("/home", "berth-test-")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { _ = os.RemoveAll(home) })
+	env.Setenv("HOME", home)
+	return os.Chown(home, testUID, testUID)
+}
+
+// nothingRuns waits until no process of the scripts' user is left. The FUSE
+// server of a container ends a moment after its last task.
+func nothingRuns(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		return // the user has other processes
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for left := processes(t); len(left) > 0; left = processes(t) {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("still running: %q", left)
+		}
+	}
+}
+
+// processes lists the commands of the scripts' user, but for dead ones that
+// nobody has waited for.
+func processes(t *testing.T) []string {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, stat := range stats {
+		var st unix.Stat_t
+		text, err := os.ReadFile(stat)
+		if err != nil || unix.Stat(filepath.Dir(stat), &st) != nil || st.Uid != testUID {
+			continue // gone, or another's
+		}
+		if !strings.Contains(string(text), ") Z ") {
+			all = append(all, string(text[:min(40, len(text))]))
+		}
+	}
+	return all
+}
+
+// buildTools returns a folder with berth-create and berth-join.
+func buildTools(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	libexec := filepath.Join(dir, "libexec", "berth")
+	for _, args := range [][]string{
+		{"go", "build", "-o", libexec + "/", "../berth-create"},
+		{"make", "-s", "-C", "../../launcher/join", "BUILD=" + dir},
+	} {
+		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	return libexec
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"golang.org/x/sys/unix"
+)
+
+// fuseMissing says why this user can't mount an image here, nil when they can.
+func fuseMissing() error {
+	if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); err != nil {
+		return fmt.Errorf("/dev/fuse: %w", err)
+	}
+	_, err := exec.LookPath("squashfuse_ll")
+	return err
+}
+
+// unpacked returns the folder with the files of image, a complete tree: it is
+// unpacked beside the store's images the first time. This costs several times
+// the image's size on disk, so it is only for machines where users can't
+// mount.
+func (s *session) unpacked(ctx context.Context, image store.Image, images *store.Store) (string, error) {
+	tree := filepath.Join(images.Root(), "unpacked", store.Key(image.Digest()))
+	if _, err := os.Lstat(tree); err == nil {
+		return tree, nil
+	}
+	lock, err := images.Lock(ctx, image.Digest(), func() { s.log.Info("waiting for another process that unpacks this image") })
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = lock.Release() }() // the tree stands; the kernel drops the lock in any case
+	if _, err := os.Lstat(tree); err == nil {
+		return tree, nil
+	}
+	s.log.Infof("unpacking the image to %s", tree)
+	return tree, fault.Wrap("unpack image", image.Digest().String(), fault.Site,
+		"make room in "+images.Root()+", or have FUSE made available: then nothing is unpacked", unpack(ctx, lock, image, tree))
+}
+
+// unpack makes tree appear complete or not at all.
+func unpack(ctx context.Context, lock *store.Lock, image store.Image, tree string) error {
+	work, err := lock.TempDir(os.Geteuid(), os.Getegid())
+	if err != nil {
+		return err
+	}
+	part := filepath.Join(work, "tree")
+	cmd := exec.CommandContext(ctx, "unsquashfs", "-no-progress", "-quiet", "-dest", part, image.Rootfs())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return &fault.Error{
+				Op: "unpack image", Arg: image.Digest().String(), Blame: fault.Site, Err: err,
+				Remedy: "install the squashfs-tools package",
+			}
+		}
+		return fmt.Errorf("unsquashfs: %w: %s", err, lastLine(string(out)))
+	}
+	if err := os.MkdirAll(filepath.Dir(tree), 0o700); err != nil {
+		return err
+	}
+	return os.Rename(part, tree)
+}
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
