@@ -1,8 +1,22 @@
 package imagecache
 
 import (
+	"bytes"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
@@ -15,17 +29,322 @@ func openStore(t *testing.T) *store.Store {
 	return s
 }
 
-func TestPullFromRegistry(t *testing.T) {
+func TestPull(t *testing.T) {
 	r := newTestRegistry(t)
-	ref := r.push(t, "team/tool:1", imageOf(t, tarOf(t, dir("bin", 0o755), file("bin/tool", 0o755, "#!/bin/sh\n"))))
+	img := imageOf(t, tarOf(t, file("bin/tool", 0o755, "1")), tarOf(t, file("bin/tool", 0o755, "2")))
+	ref := r.push(t, "team/tool:1", img)
 	s := openStore(t)
-	im, err := Pull(testContext(t), s, ref, FetchOptions{Version: "test"})
+	var phases []Phase
+	im, err := Pull(testContext(t), s, ref, FetchOptions{Version: "v", Progress: func(p Progress) {
+		if !slices.Contains(phases, p.Phase) {
+			phases = append(phases, p.Phase)
+		}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := im.Record()
-	t.Logf("%+v %v", rec, err)
+	if d, _ := img.Digest(); im.Digest().String() != d.String() {
+		t.Errorf("digest %v, want %v", im.Digest(), d)
+	}
+	for _, phase := range []Phase{PhaseResolve, PhasePull, PhaseUnpack, PhaseSquash, PhasePublish} {
+		if !slices.Contains(phases, phase) {
+			t.Errorf("no progress on %s", phase)
+		}
+	}
+	checkStored(t, im, ref)
+	checkNoLeftovers(t, s.Root())
+	checkWarm(t, r, s, ref)
+}
+
+// checkStored looks at what the store says of the image.
+func checkStored(t *testing.T, im store.Image, ref Reference) {
+	t.Helper()
 	m, err := im.Manifest()
-	t.Logf("%+v %v", m, err)
-	t.Log(r.gets.Load())
+	if err != nil || m.Digest != im.Digest() || m.Config.WorkingDir != "/work" || len(m.Config.Env) != 2 || m.Config.Labels["a"] != "b" {
+		t.Errorf("%s: %+v, %v", store.ConfigName, m, err)
+	}
+	rec, err := im.Record()
+	if err != nil || rec.Layers != 2 || rec.Squashed == 0 || rec.Compressed == 0 || rec.Uncompressed == 0 ||
+		rec.References[0] != ref.String() || rec.Source != ref.Host() || rec.Policy != store.PolicyVersion ||
+		rec.Version != "v" || rec.Converter != "umoci" || rec.Seconds["total"] <= 0 || rec.Seconds["squash"] <= 0 || rec.Seconds["pull"] <= 0 {
+		t.Errorf("%s: %+v, %v", store.RecordName, rec, err)
+	}
+}
+
+// checkWarm pulls again: by tag for one request, by digest for none, and under
+// another name, which is remembered.
+func checkWarm(t *testing.T, r *testRegistry, s *store.Store, ref Reference) {
+	t.Helper()
+	r.gets.Store(0)
+	im, err := Pull(testContext(t), s, ref, FetchOptions{})
+	if err != nil || r.gets.Load() != 1 {
+		t.Errorf("warm, by tag: %d requests, %v", r.gets.Load(), err)
+	}
+	pinned := mustParse(t, ref.String()+"@"+im.Digest().String())
+	r.gets.Store(0)
+	if im, err = Pull(testContext(t), s, pinned, FetchOptions{}); err != nil || r.gets.Load() != 0 {
+		t.Errorf("warm, by digest: %d requests, %v", r.gets.Load(), err)
+	}
+	if rec, _ := im.Record(); !slices.Equal(rec.References, []string{ref.String(), pinned.String()}) {
+		t.Errorf("references %q", rec.References)
+	}
+}
+
+func checkNoLeftovers(t *testing.T, root string) {
+	t.Helper()
+	for _, dir := range []string{"tmp", "images/.new"} {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		if err != nil || len(entries) > 0 {
+			t.Errorf("left in %s: %v, %v", dir, entries, err)
+		}
+	}
+}
+
+// TestWrongBytesAreNotPublished serves images whose parts are not what they
+// are named, and wants nothing in the store.
+func TestWrongBytesAreNotPublished(t *testing.T) {
+	raw := tarOf(t, file("f", 0o644, strings.Repeat("x", 4096)))
+	other := tarOf(t, file("f", 0o644, strings.Repeat("y", 4096)))
+	good := layerOf(raw, raw, types.OCIUncompressedLayer)
+	packed := gzipped(t, raw)
+	for _, test := range []struct {
+		name  string
+		layer v1.Layer
+		serve func(http.ResponseWriter, *http.Request) bool
+		cause string
+	}{
+		{"other content", good, serveBlob(t, good, other), "verify layer 1"},
+		{"too short", good, serveBlob(t, good, raw[:1024]), "verify layer 1"},
+		{"too long", good, serveBlob(t, good, append(raw, 0)), "verify layer 1"},
+		{"wrong diffID", layerOf(packed, other, types.OCILayer), nil, "verify content of layer 1"},
+		{"not gzip at all", layerOf([]byte("\x1f\x8bgarbage....."), raw, types.OCILayer), nil, "gzip"},
+		{"cut gzip", layerOf(packed[:len(packed)-9], raw, types.OCILayer), nil, "EOF"},
+		{"not a tar", layerOf([]byte(strings.Repeat("z", 2048)), []byte(strings.Repeat("z", 2048)), types.OCIUncompressedLayer), nil, "tar"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newTestRegistry(t)
+			ref := r.push(t, "x:1", imageOfLayers(t, test.layer))
+			if test.serve != nil {
+				r.onRequest(test.serve)
+			}
+			s := openStore(t)
+			_, err := Pull(testContext(t), s, ref, FetchOptions{})
+			if err == nil || !strings.Contains(err.Error(), test.cause) || fault.Remedy(err) == "" {
+				t.Errorf("got %v, remedy %q", err, fault.Remedy(err))
+			}
+			if images, _ := s.List(); len(images) > 0 {
+				t.Error("it was published")
+			}
+			checkNoLeftovers(t, s.Root())
+		})
+	}
+}
+
+// serveBlob answers requests for l with other bytes.
+func serveBlob(t *testing.T, l v1.Layer, raw []byte) func(http.ResponseWriter, *http.Request) bool {
+	t.Helper()
+	d, err := l.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, d.String()) {
+			return false
+		}
+		_, _ = w.Write(raw)
+		return true
+	}
+}
+
+func TestManifestOfAnotherDigest(t *testing.T) {
+	r := newTestRegistry(t)
+	r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "asked for"))))
+	img := imageOf(t, tarOf(t, file("f", 0o644, "served")))
+	raw, _ := img.RawManifest()
+	r.onRequest(func(w http.ResponseWriter, req *http.Request) bool {
+		_, _ = w.Write(raw)
+		return true
+	})
+	_, err := Resolve(testContext(t), mustParse(t, r.host+"/x@"+testDigest), HostPlatform(), Network{})
+	if err == nil || !strings.Contains(err.Error(), "verify manifest") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBrokenTransferIsBegunAgain(t *testing.T) {
+	r := newTestRegistry(t)
+	raw := tarOf(t, file("f", 0o644, strings.Repeat("x", 1<<20)))
+	l := layerOf(raw, raw, types.OCIUncompressedLayer)
+	ref := r.push(t, "x:1", imageOfLayers(t, l))
+	var once sync.Once
+	r.onRequest(func(w http.ResponseWriter, req *http.Request) (broken bool) {
+		if d, _ := l.Digest(); strings.HasSuffix(req.URL.Path, d.String()) {
+			once.Do(func() {
+				broken = true
+				w.Header().Set("Content-Length", "1050624")
+				_, _ = w.Write(raw[:4096])
+			})
+		}
+		return broken
+	})
+	if _, err := Pull(testContext(t), openStore(t), ref, FetchOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManyProcessesConvertOnce starts many pulls of one image at once.
+func TestManyProcessesConvertOnce(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, strings.Repeat("content", 1<<16)))))
+	h := newHelper(t, nobodyID)
+	var cmds []*exec.Cmd
+	outs := make([]bytes.Buffer, 12)
+	for i := range outs {
+		cmd := h.command(testContext(t), ref)
+		cmd.Stdout, cmd.Stderr = &outs[i], &outs[i]
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		cmds = append(cmds, cmd)
+	}
+	for i, cmd := range cmds {
+		if err := cmd.Wait(); err != nil || outs[i].String() != outs[0].String() {
+			t.Errorf("%v: %s", err, outs[i].String())
+		}
+	}
+	if n := h.conversions(t); n != 1 {
+		t.Errorf("%d conversions", n)
+	}
+	checkNoLeftovers(t, h.storeDir())
+}
+
+// TestCrash kills a pull in each of its phases. Nothing may be visible, and
+// the next pull must work and clean up.
+func TestCrash(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, hardImage(t)...))
+	for _, phase := range []Phase{PhasePull, PhaseUnpack, PhaseSquash, PhasePublish} {
+		t.Run(string(phase), func(t *testing.T) {
+			h := newHelper(t, nobodyID)
+			err := h.command(testContext(t), ref, "BERTH_TEST_KILL="+string(phase)).Run()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.Exited() {
+				t.Fatalf("was not killed: %v", err)
+			}
+			if entries, err := os.ReadDir(filepath.Join(h.storeDir(), "images/sha256")); err != nil || len(entries) > 0 {
+				t.Errorf("visible: %v, %v", entries, err)
+			}
+			h.pull(t, ref)
+			checkNoLeftovers(t, h.storeDir())
+		})
+	}
+}
+
+// TestCrashAtAnyTime kills pulls after ever longer times, into one store.
+func TestCrashAtAnyTime(t *testing.T) {
+	r := newTestRegistry(t)
+	h := newHelper(t, nobodyID)
+	for i := range 15 {
+		img := imageOf(t, tarOf(t, file("f", 0o644, strings.Repeat("content", 1<<14)), file("n", 0o644, string(rune('a'+i)))))
+		ref := r.push(t, "x:1", img)
+		cmd := h.command(testContext(t), ref)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		killer := time.AfterFunc(time.Duration(10+i*6)*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		killer.Stop()
+		checkComplete(t, h.storeDir())
+	}
+	h.pull(t, r.push(t, "x:1", imageOf(t, tarOf(t, file("last", 0o644, "")))))
+	checkNoLeftovers(t, h.storeDir())
+}
+
+// checkComplete reads every image that the store shows.
+func checkComplete(t *testing.T, root string) {
+	t.Helper()
+	s, err := store.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, im := range images {
+		if got := readTree(t, im.Rootfs())["f"]; len(got) < 1<<14 {
+			t.Errorf("%v: %d bytes", im.Digest(), len(got))
+		}
+		if _, err := im.Manifest(); err != nil {
+			t.Error(err)
+		}
+		if _, err := im.Record(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	now := time.Now()
+	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"))
+	a.now = func() time.Time { return now }
+	resolve := func(p Platform) store.Digest {
+		t.Helper()
+		d, err := a.Resolve(testContext(t), ref, p, Network{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	first := resolve(Platform{})
+	moved := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "moved"))))
+	if second := resolve(HostPlatform()); second != first || r.gets.Load() != 0 {
+		t.Errorf("asked again: %d requests, %v", r.gets.Load(), second)
+	}
+	now = now.Add(AnswerTTL)
+	if third := resolve(Platform{}); third == first || r.gets.Load() == 0 {
+		t.Errorf("%v is too old to be believed", third)
+	}
+	if err := os.WriteFile(a.path(answer{Reference: moved.String(), Platform: HostPlatform().String()}), []byte("{broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	resolve(Platform{})
+}
+
+// TestAnswersManyAtOnce lets many ask at once; all get the answer.
+func TestAnswersManyAtOnce(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := a.Resolve(testContext(t), ref, Platform{}, Network{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if entries, _ := os.ReadDir(a.dir); len(entries) != 1 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("no /dev/full")
+	}
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	full := filepath.Join(t.TempDir(), "mksquashfs")
+	script := "#!/bin/sh\necho 'Write failed because No space left on device' >&2\nexit 1\n"
+	if err := os.WriteFile(full, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Pull(testContext(t), openStore(t), ref, FetchOptions{Converter: Umoci{Mksquashfs: full}})
+	if fault.Of(err) != fault.Site || !strings.Contains(fault.Remedy(err), "make room") {
+		t.Errorf("got %v, remedy %q", err, fault.Remedy(err))
+	}
 }

@@ -180,15 +180,19 @@ func (r *Reference) validate() error {
 		return errors.New("the image's name is empty")
 	}
 	if r.repository != strings.ToLower(r.repository) {
-		return fmt.Errorf("image names are lower case: %s", strings.ToLower(r.repository))
+		return fmt.Errorf("image names are lower case: %s", oneLine(strings.ToLower(r.repository)))
 	}
-	if _, err := name.NewRepository(r.registry+"/"+r.repository, name.StrictValidation); err != nil {
-		return err
+	// The library guesses again which part is the registry; it is not asked.
+	const someHost = "registry.invalid/"
+	_, err := name.NewRegistry(r.registry, name.StrictValidation)
+	if err == nil {
+		_, err = name.NewRepository(someHost+r.repository, name.StrictValidation)
 	}
-	if r.tag != "" {
-		if _, err := name.NewTag(r.registry + "/" + r.repository + ":" + r.tag); err != nil {
-			return err
-		}
+	if err == nil && r.tag != "" {
+		_, err = name.NewTag(someHost + r.repository + ":" + r.tag)
+	}
+	if err != nil {
+		return errors.New(oneLine(err.Error()))
 	}
 	return nil
 }
@@ -241,7 +245,7 @@ func (r Reference) String() string {
 	case Path:
 		return r.path
 	default:
-		b.WriteString(r.registry + "/" + r.repository)
+		b.WriteString(r.registry + r.separator() + r.repository)
 	}
 	if r.tag != "" {
 		b.WriteString(":" + r.tag)
@@ -250,6 +254,15 @@ func (r Reference) String() string {
 		b.WriteString("@" + r.digest.String())
 	}
 	return b.String()
+}
+
+// separator is what stands between registry and image: "#" where "/" would
+// make the registry read as the first part of the image's name.
+func (r Reference) separator() string {
+	if host, _ := cutRegistry(r.registry + "/"); host == "" {
+		return "#"
+	}
+	return "/"
 }
 
 // quote shows what a user typed without letting it write to a terminal.

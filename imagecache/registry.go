@@ -143,17 +143,17 @@ const (
 )
 
 func newEndpoint(host, repository string, h Host, net Network) (*endpoint, error) {
-	repo, err := name.NewRepository(host + "/" + repository)
+	schemes := []string{"https"}
+	var options []name.Option
+	if h.Insecure || isLoopback(hostname(host)) {
+		schemes = append(schemes, "http")
+		options = append(options, name.Insecure)
+	}
+	registry, err := name.NewRegistry(host, options...)
 	if err != nil {
 		return nil, err
 	}
-	schemes := []string{"https"}
-	if h.Insecure || isLoopback(hostname(host)) {
-		schemes = append(schemes, "http")
-		if repo.Registry, err = name.NewRegistry(host, name.Insecure); err != nil {
-			return nil, err
-		}
-	}
+	repo := registry.Repo(repository)
 	base, err := newGuard(h, net)
 	if err != nil {
 		return nil, err

@@ -112,7 +112,7 @@ func tarOf(t *testing.T, entries ...entry) []byte {
 			h.Typeflag = tar.TypeReg
 		}
 		h.Size = int64(len(e.content))
-		if h.ModTime.IsZero() {
+		if h.ModTime.IsZero() && h.Typeflag != tar.TypeXGlobalHeader {
 			h.ModTime = time.Unix(1_600_000_000, 0)
 		}
 		if err := w.WriteHeader(&h); err != nil {
