@@ -263,31 +263,34 @@ func (e *endpoint) request(ctx context.Context, client *http.Client, path, accep
 }
 
 // tryScheme sends a GET by HTTPS and then, where the host may speak it, by
-// plain HTTP, and remembers what worked.
+// plain HTTP, and remembers what worked. A host with a bad certificate speaks
+// HTTPS; nothing is gained by asking it in clear.
 func (e *endpoint) tryScheme(ctx context.Context, client *http.Client, path, accept string) (*http.Response, error) {
 	e.mu.Lock()
 	schemes := e.schemes
 	e.mu.Unlock()
-	var errs []error
+	var err error
 	for _, scheme := range schemes {
 		url := fmt.Sprintf("%s://%s/v2/%s/%s", scheme, e.repo.RegistryStr(), e.repo.RepositoryStr(), path)
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return nil, err
+		req, reqErr := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if reqErr != nil {
+			return nil, reqErr
 		}
 		if accept != "" {
 			req.Header.Set("Accept", accept)
 		}
-		resp, err := client.Do(req)
-		if err == nil {
+		var resp *http.Response
+		if resp, err = client.Do(req); err == nil {
 			e.mu.Lock()
 			e.schemes = []string{scheme}
 			e.mu.Unlock()
 			return resp, nil
 		}
-		errs = append(errs, err)
+		if isCertificateError(err) {
+			break
+		}
 	}
-	return nil, errs[len(errs)-1]
+	return nil, err
 }
 
 // worthRetry reports whether another try may end differently: the server is

@@ -185,25 +185,25 @@ func TestCertificates(t *testing.T) {
 	if err := os.WriteFile(ca, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Under this name plain HTTP is not an option, unlike under 127.0.0.1.
 	ref := mustParse(t, host+"/x:1")
 	for _, test := range []struct {
-		name string
-		host Host
-		ok   bool
+		name   string
+		host   Host
+		ok     bool
+		remedy string
 	}{
-		{"unknown", Host{}, false},
-		{"CA file", Host{CAFile: ca}, true},
-		{"insecure", Host{Insecure: true}, true},
-		{"missing CA file", Host{CAFile: ca + "x"}, false},
+		{"unknown", Host{}, false, "its CA file"},
+		{"CA file", Host{CAFile: ca}, true, ""},
+		{"insecure", Host{Insecure: true}, true, ""},
+		{"missing CA file", Host{CAFile: ca + "x"}, false, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Resolve(testContext(t), ref, HostPlatform(), Network{Hosts: map[string]Host{host: test.host}})
 			if (err == nil) != test.ok {
 				t.Errorf("got %v", err)
 			}
-			if err != nil && fault.Of(err) != fault.Site {
-				t.Errorf("blame %v", fault.Of(err))
+			if err != nil && (fault.Of(err) != fault.Site || !strings.Contains(fault.Remedy(err), test.remedy)) {
+				t.Errorf("blame %v, remedy %q", fault.Of(err), fault.Remedy(err))
 			}
 		})
 	}

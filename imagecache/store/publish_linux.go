@@ -28,7 +28,8 @@ func (s *Store) Publish(work *os.File, d Digest, stager int) (Image, error) {
 		return Image{}, siteError("publish image", d.String(), err)
 	}
 	defer os.RemoveAll(dir) // does nothing once renamed
-	if err := takeAll(work, dir, stager); err != nil {
+	s.did("made folder")
+	if err := s.takeAll(work, dir, stager); err != nil {
 		return Image{}, err
 	}
 	if err := checkManifest(dir, d); err != nil {
@@ -41,7 +42,7 @@ func (s *Store) Publish(work *os.File, d Digest, stager int) (Image, error) {
 }
 
 // takeAll moves the files of an image from work to dir.
-func takeAll(work *os.File, dir string, stager int) error {
+func (s *Store) takeAll(work *os.File, dir string, stager int) error {
 	to, err := os.Open(dir)
 	if err != nil {
 		return siteError("publish image", dir, err)
@@ -52,6 +53,7 @@ func takeAll(work *os.File, dir string, stager int) error {
 			return fault.Wrap("publish image", name, fault.Bug,
 				"report this as a bug, or as an attack on the account that pulls images", err)
 		}
+		s.did("took " + name)
 	}
 	return siteError("publish image", dir, to.Sync())
 }
@@ -124,5 +126,6 @@ func (s *Store) commit(dir string, im Image) error {
 	if err != nil {
 		return err
 	}
+	s.did("renamed")
 	return errors.Join(syncDir(s.imagesDir()), syncDir(s.newDir()))
 }

@@ -48,6 +48,9 @@ var ErrNotFound = errors.New("not in the store")
 // number of processes and goroutines at once.
 type Store struct {
 	root string
+	// step is told what Publish has just done; the crash test ends the
+	// process there. Nil otherwise.
+	step func(string)
 }
 
 // Open returns the store at root, an absolute path. It creates what is
@@ -90,6 +93,12 @@ func (s *Store) makeFolders(mode os.FileMode) error {
 		}
 	}
 	return nil
+}
+
+func (s *Store) did(step string) {
+	if s.step != nil {
+		s.step(step)
+	}
 }
 
 // Root returns the store's folder.
