@@ -227,7 +227,7 @@ func TestTaskIsTheUser(t *testing.T) {
 		c := b.create(b.creation(users, idmap))
 		owner := map[bool]string{true: "62001", false: "65534"}[idmap]
 		for script, want := range map[string]string{
-			"id":                          "uid=62001(alice) gid=62001(alice) groups=62001(alice),62100,62101",
+			"id":                          "uid=62001(alice) gid=62001(alice) groups=62001(alice),62100(group62100),62101(group62101)",
 			"stat -c %u /bin /usr/lib":    owner + "\n" + owner,
 			"grep CapEff /proc/$$/status": "CapEff:\t0000000000000000",
 			"echo $HOSTVAR$LC_ALL":        "1",

@@ -70,6 +70,7 @@ func build(channel *os.File, req *launcher.Request) error {
 // prepare turns what was asked into binds whose targets exist, and mounts the
 // overlay under them.
 func prepare(req *launcher.Request, r *rootfs) ([]bind, error) {
+	lookUp(&req.User)
 	if err := writeAccounts(req, r.image, r.work); err != nil {
 		return nil, err
 	}

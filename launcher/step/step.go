@@ -13,12 +13,13 @@
 // and on task 0's reply socket, from the user: the paths of the job. Every
 // task gets one answer, the container's namespaces or an error. Task 0 also
 // gets progress lines. The helper ends when every task has its answer, or
-// when slurmstepd and all tasks are gone.
+// when slurmstepd and all tasks that wait are gone.
 package step
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -75,14 +76,14 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 	log = log.WithFields(logrus.Fields{"job": req.Job, "step": req.Step, "uid": req.User.UID})
 	tasks := newTasks(req.Tasks)
 	go func() {
-		err := conn.accept(tasks)
-		if err != nil {
+		if err := conn.accept(tasks); err != nil {
 			log.WithError(err).Warn("control socket")
 		}
-		cancel() // slurmstepd and the tasks are gone, or broke the protocol
-		tasks.abandon()
+		// Every task that there will ever be has asked.
+		tasks.watch(ctx)
+		cancel()
 	}()
-	container, err := create(ctx, req, tasks, node, set)
+	container, err := create(ctx, log, req, tasks, node, set)
 	if errors.Is(err, context.Canceled) {
 		return nil // nobody is left to tell
 	}
@@ -93,15 +94,18 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 
 // create is the order of things: the image, task 0's view of the node, the
 // namespaces, the container.
-func create(ctx context.Context, req *Request, tasks *tasks, node Node, set Settings) (*container, error) {
+func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *tasks, node Node, set Settings) (*container, error) {
+	begin := time.Now()
 	image, err := waitForImage(ctx, req, tasks, node)
 	if err != nil {
 		return nil, err
 	}
+	waited := time.Now()
 	view, err := tasks.firstView(ctx)
 	if err != nil {
 		return nil, err
 	}
+	viewed := time.Now()
 	users, err := node.UserNamespaces(ctx, req.Job, req.User)
 	if err != nil {
 		return nil, fault.Wrap("create user namespaces", "", fault.Site,
@@ -112,8 +116,13 @@ func create(ctx context.Context, req *Request, tasks *tasks, node Node, set Sett
 		users.Close()
 		return nil, err
 	}
+	log.WithFields(logrus.Fields{
+		"image": clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
+	}).Info("container ready")
 	return &container{users: users, Container: c}, nil
 }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
 
 func waitForImage(ctx context.Context, req *Request, tasks *tasks, node Node) (Image, error) {
 	lines := make(chan string, 1)

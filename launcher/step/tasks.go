@@ -3,12 +3,14 @@ package step
 import (
 	"context"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/wire"
+	"golang.org/x/sys/unix"
 )
 
 // A container is one whose namespaces every task gets.
@@ -173,6 +175,40 @@ func (t *tasks) flush() {
 	if t.told >= t.want {
 		t.abandon()
 	}
+}
+
+// watch runs once the control socket is closed, so that no further task can
+// come. It returns when nobody is left who waits for an answer.
+func (t *tasks) watch(ctx context.Context) {
+	t.mu.Lock()
+	t.want = t.told + len(t.queue)
+	t.flush()
+	t.mu.Unlock()
+	for ctx.Err() == nil && t.dropDead() > 0 {
+	}
+	t.abandon()
+}
+
+// dropDead waits up to a second for a task to end, forgets those that ended,
+// and returns how many still wait.
+func (t *tasks) dropDead() int {
+	t.mu.Lock()
+	waiting := slices.Clone(t.queue)
+	t.mu.Unlock()
+	fds := make([]unix.PollFd, len(waiting))
+	for i, f := range waiting {
+		fds[i].Fd = int32(f.Fd()) // no events asked: a hang-up is always reported
+	}
+	_, _ = unix.Poll(fds, 1000)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, f := range waiting {
+		if fds[i].Revents != 0 {
+			t.queue = slices.DeleteFunc(t.queue, func(q *os.File) bool { return q == f })
+			t.want--
+		}
+	}
+	return len(t.queue)
 }
 
 // abandon ends the wait for further tasks.
