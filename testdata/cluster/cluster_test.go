@@ -251,6 +251,24 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
+// TestHostNetworkIsRefused has a ctl without a network of its own; what stands
+// for the host's is a fresh one, so that nothing breaks without the guard.
+func TestHostNetworkIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a network namespace")
+	}
+	const attempt = `
+		set -eu; DIR=$2; cd "$1/lib"; . ./common.sh; . ./machine.sh
+		mkdir -p "$DIR/machines/ctl"; echo 0 >"$DIR/nodes"; record_pid "$DIR/machines/ctl/pid" $$
+		(start_network) || true
+		ip -br link show type bridge`
+	out, err := exec.CommandContext(t.Context(), "unshare", "--net", "bash", "-c", attempt, "bash",
+		filepath.Dir(findScript(t)), t.TempDir()).CombinedOutput()
+	if want := "cluster: error: ctl has no network of its own\n"; err != nil || string(out) != want {
+		t.Errorf("%v: %q, want %q", err, out, want)
+	}
+}
+
 func hostLinks(t *testing.T) string {
 	t.Helper()
 	links, err := net.Interfaces()

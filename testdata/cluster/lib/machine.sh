@@ -116,6 +116,7 @@ booted() {
 start_network() {
   local ctl machine
   ctl=$(machine_pid ctl)
+  [[ ! "/proc/$ctl/ns/net" -ef /proc/self/ns/net ]] || die "ctl has no network of its own"
   {
     printf 'link set lo up\nlink add br0 type bridge\n'
     printf 'addr add %s/24 dev br0\nlink set br0 up\n' "$(address ctl)"
