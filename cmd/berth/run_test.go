@@ -41,7 +41,7 @@ func TestRunScripts(t *testing.T) {
 func runScripts(t *testing.T, shell v1.Image, libexec, fuseMode string) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/run", Condition: condition,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "asked": asked},
+		Cmds: commands(),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BERTH_LIBEXEC", libexec)
 			env.Setenv("FUSE_MODE", fuseMode)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/berth-hpc/berth/testdata/images"
 	"github.com/berth-hpc/berth/testdata/registry/server"
@@ -99,19 +101,20 @@ func replaceFUSE(mode string) error {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: setUp, Condition: condition,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "asked": asked},
+		Cmds: commands(),
 	})
 }
 
 // setUp makes what every script finds.
 func setUp(env *testscript.Env) error {
 	tb := env.T().(testing.TB)
-	reg := server.Start(tb, server.Options{})
+	stalled := make(chan string, 16)
+	reg := server.Start(tb, server.Options{Wrap: stalling(stalled)})
 	if err := fill(tb.Context(), reg.Host, env.WorkDir); err != nil {
 		return err
 	}
 	reg.Forget()
-	env.Values["registry"] = reg
+	env.Values["registry"], env.Values["stalled"] = reg, stalled
 	env.Setenv("REGISTRY", reg.Host)
 	env.Setenv("ESC", "\x1b")
 	env.Setenv("NOWHERE", "127.0.0.1:1")
@@ -121,6 +124,35 @@ func setUp(env *testscript.Env) error {
 		return err
 	}
 	return handOver(env.WorkDir)
+}
+
+// stalling answers no request for repositories called stalled before the
+// client gives up; it tells of each.
+func stalling(tell chan<- string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/stalled/") {
+				tell <- r.URL.Path
+				<-r.Context().Done()
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// stalls waits until a request stalls.
+func stalls(ts *testscript.TestScript, _ bool, _ []string) {
+	select {
+	case <-ts.Value("stalled").(chan string):
+	case <-time.After(20 * time.Second):
+		ts.Fatalf("no request came")
+	}
+}
+
+// commands are the words that scripts have besides testscript's own.
+func commands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "asked": asked, "stalls": stalls}
 }
 
 // handOver gives the work folder to the user of the scripts and makes the

@@ -28,51 +28,81 @@ type Setting struct {
 // Settings returns every setting, in the order in which it is documented.
 func Settings() []Setting {
 	return []Setting{
-		{Key: "store.dir", check: absolute,
+		{
+			Key: "store.dir", check: absolute,
 			Doc: "The node's image store. Root publishes images into it; keep it on a local disk.",
-			at:  func(c *Config, _ string) any { return &c.Store.Dir }},
-		{Key: "store.user_dir", Open: true, check: absoluteOrTilde, Example: `"~/.cache/berth"`,
+			at:  func(c *Config, _ string) any { return &c.Store.Dir },
+		},
+		{
+			Key: "store.user_dir", Open: true, check: absoluteOrTilde, Example: `"~/.cache/berth"`,
 			Doc: "The image store of a user, for commands that users run by hand. Built in: $XDG_CACHE_HOME/berth, or ~/.cache/berth. A leading ~/ is the user's home.",
-			at:  func(c *Config, _ string) any { return &c.Store.UserDir }},
-		{Key: "node.run_dir", check: absolute,
+			at:  func(c *Config, _ string) any { return &c.Store.UserDir },
+		},
+		{
+			Key: "node.run_dir", check: absolute,
 			Doc: "State of running jobs: leases, pinned namespaces, error records. It must not survive a reboot.",
-			at:  func(c *Config, _ string) any { return &c.Node.RunDir }},
-		{Key: "node.account", check: notEmpty,
+			at:  func(c *Config, _ string) any { return &c.Node.RunDir },
+		},
+		{
+			Key: "node.account", check: notEmpty,
 			Doc: "The unprivileged account under which registries are spoken to and layers unpacked.",
-			at:  func(c *Config, _ string) any { return &c.Node.Account }},
-		{Key: "node.prolog_wait", check: notNegative,
+			at:  func(c *Config, _ string) any { return &c.Node.Account },
+		},
+		{
+			Key: "node.prolog_wait", check: notNegative,
 			Doc: "How long a job's prolog waits for its image. The rest of the wait is the task's, where the user sees progress and scancel works. Keep it far below PrologTimeout.",
-			at:  func(c *Config, _ string) any { return &c.Node.PrologWait }},
-		{Key: "node.prepare_deadline", check: positive,
+			at:  func(c *Config, _ string) any { return &c.Node.PrologWait },
+		},
+		{
+			Key: "node.prepare_deadline", check: positive,
 			Doc: "When the preparation of an image for a job is given up.",
-			at:  func(c *Config, _ string) any { return &c.Node.PrepareDeadline }},
-		{Key: "resolve.timeout", Open: true, check: positive,
+			at:  func(c *Config, _ string) any { return &c.Node.PrepareDeadline },
+		},
+		{
+			Key: "resolve.timeout", Open: true, check: positive,
 			Doc: "How long a job's submission waits for a registry to say which digest a tag stands for.",
-			at:  func(c *Config, _ string) any { return &c.Resolve.Timeout }},
-		{Key: "resolve.ttl", Open: true, check: notNegative,
+			at:  func(c *Config, _ string) any { return &c.Resolve.Timeout },
+		},
+		{
+			Key: "resolve.ttl", Open: true, check: notNegative,
 			Doc: "How long such an answer is used again for the same user. 0s asks every time.",
-			at:  func(c *Config, _ string) any { return &c.Resolve.TTL }},
-		{Key: "container.mount_home", Open: true,
+			at:  func(c *Config, _ string) any { return &c.Resolve.TTL },
+		},
+		{
+			Key: "container.mount_home", Open: true,
 			Doc: "Whether the user's home is visible in a container, unless the job says otherwise.",
-			at:  func(c *Config, _ string) any { return &c.Container.MountHome }},
-		{Key: "container.root", Open: true, check: oneOf(ReadOnly, Writable),
+			at:  func(c *Config, _ string) any { return &c.Container.MountHome },
+		},
+		{
+			Key: "container.root", Open: true, check: oneOf(ReadOnly, Writable),
 			Doc: "Whether a container's root file system is readonly, or writable in memory until it ends, unless the job says otherwise.",
-			at:  func(c *Config, _ string) any { return &c.Container.Root }},
-		{Key: "container.mounts", Example: `["/db:ro", "/softs:ro", "/scratch/%u"]`, check: mountList,
+			at:  func(c *Config, _ string) any { return &c.Container.Root },
+		},
+		{
+			Key: "container.mounts", Example: `["/db:ro", "/softs:ro", "/scratch/%u"]`, check: mountList,
 			Doc: "What every container sees of the host: SRC, SRC:FLAGS, SRC:DST or SRC:DST:FLAGS, with the flags of --container-mounts. %u is the user's name, %h the user's home, %% a percent sign. What does not exist on a node is left out.",
-			at:  func(c *Config, _ string) any { return &c.Container.Mounts }},
-		{Key: "container.idmap",
+			at:  func(c *Config, _ string) any { return &c.Container.Mounts },
+		},
+		{
+			Key: "container.idmap",
 			Doc: "Whether the files of an image appear as the user's own, by idmapped mounts, where the kernel can (squashfs: Linux 6.2). false makes every node behave like one with an older kernel: they belong to nobody.",
-			at:  func(c *Config, _ string) any { return &c.Container.IDMap }},
-		{Key: "registry.*.insecure", Open: true,
+			at:  func(c *Config, _ string) any { return &c.Container.IDMap },
+		},
+		{
+			Key: "registry.*.insecure", Open: true,
 			Doc: "Whether this registry may answer by plain http, or with a certificate that nobody vouches for.",
-			at:  func(c *Config, host string) any { return &c.registry(host).Insecure }},
-		{Key: "registry.*.ca", Open: true, check: absoluteOrTilde, Example: `"/etc/berth/registry-ca.pem"`,
+			at:  func(c *Config, host string) any { return &c.registry(host).Insecure },
+		},
+		{
+			Key: "registry.*.ca", Open: true, check: absoluteOrTilde, Example: `"/etc/berth/registry-ca.pem"`,
 			Doc: "A PEM file with authorities to trust for this registry, besides the system's.",
-			at:  func(c *Config, host string) any { return &c.registry(host).CA }},
-		{Key: "registry.*.mirrors", Open: true, Example: `["mirror.example.org/quay"]`, check: mirrorList,
+			at:  func(c *Config, host string) any { return &c.registry(host).CA },
+		},
+		{
+			Key: "registry.*.mirrors", Open: true, Example: `["mirror.example.org/quay"]`, check: mirrorList,
 			Doc: "Where to look before this registry itself, in this order: HOST or HOST/PREFIX.",
-			at:  func(c *Config, host string) any { return &c.registry(host).Mirrors }},
+			at:  func(c *Config, host string) any { return &c.registry(host).Mirrors },
+		},
 	}
 }
 
