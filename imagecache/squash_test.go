@@ -189,7 +189,9 @@ func readTree(t *testing.T, squashfs string) map[string]string {
 func extract(t *testing.T, squashfs string) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "out")
-	out, err := exec.CommandContext(testContext(t), "unsquashfs", "-no-progress", "-d", root, squashfs).CombinedOutput()
+	// For ordinary users unsquashfs applies the umask.
+	const script = `umask 0; exec unsquashfs -no-progress -d "$1" "$2"`
+	out, err := exec.CommandContext(testContext(t), "sh", "-c", script, "sh", root, squashfs).CombinedOutput()
 	if err != nil {
 		t.Fatalf("unsquashfs: %v: %s", err, out)
 	}
