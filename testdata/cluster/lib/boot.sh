@@ -7,7 +7,7 @@ umask 022
 
 DIR=$1 MACHINE=$2
 root=$DIR/machines/$MACHINE/root
-# shellcheck source=common.sh
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # namespace_id prints the number of the mount namespace it runs in (the ioctl
