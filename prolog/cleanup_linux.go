@@ -69,9 +69,14 @@ func removeJob(runDir string, job uint32) error {
 	gone := filepath.Join(runDir, fmt.Sprintf("ended.%d.%d", job, os.Getpid()))
 	err := os.Rename(jobstate.JobDir(runDir, job), gone)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		err = nil
 	}
-	return errors.Join(err, os.RemoveAll(gone))
+	// Also what a cleanup that was killed had moved away.
+	ended, _ := filepath.Glob(filepath.Join(runDir, "ended.*"))
+	for _, dir := range ended {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 func unpin(ctx context.Context, runDir string, job uint32) error {

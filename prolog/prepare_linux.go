@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/prolog/jobstate"
@@ -89,6 +92,11 @@ func startWorker(cfg Config, folder jobstate.Folder, lock *os.File) error {
 		return err
 	}
 	defer log.Close()
+	// The worker outlives us and everybody above: it must not keep what a
+	// scheduler's daemon left open, nor hand it to the account (Linux 5.11).
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
 	args := cfg.command("node", "worker", folder.Path())
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env, cmd.Dir = jobstate.Environment(), "/"

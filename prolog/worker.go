@@ -43,6 +43,12 @@ func errDeadline(d time.Duration) error {
 		Err:    fmt.Errorf("gave up after %s", d)}
 }
 
+// whyEnded is the deadline's error, or that of a worker that was asked to end.
+func whyEnded(ctx context.Context) error {
+	return fault.Wrap("prepare the image", "", fault.Site, "submit the job again",
+		fmt.Errorf("the preparation was stopped: %w", context.Cause(ctx)))
+}
+
 // A worker is one run of Work.
 type worker struct {
 	cfg    Config
@@ -55,8 +61,8 @@ type worker struct {
 // prepare turns every end into an outcome.
 func (w *worker) prepare(ctx context.Context) jobstate.State {
 	ready, err := w.image(ctx)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause // killed children and broken pipes are only its signs
+	if err != nil && ctx.Err() != nil {
+		err = whyEnded(ctx) // killed children and broken pipes are only its signs
 	}
 	if err != nil {
 		w.log.WithError(err).Error("prepare")

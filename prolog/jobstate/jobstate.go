@@ -87,9 +87,10 @@ func NewFailure(err error) *Failure {
 	return &Failure{Text: Clean(err.Error()), Remedy: Clean(fault.Remedy(err)), Blame: fault.Of(err).String()}
 }
 
-// Err is the failure as an error again, with its blame and remedy.
+// Err is the failure as an error again, with its blame and remedy. The text
+// already names the step that failed.
 func (f *Failure) Err() error {
-	return &fault.Error{Op: "prepare the image", Blame: fault.ParseBlame(f.Blame), Remedy: f.Remedy, Err: errors.New(f.Text)}
+	return &fault.Error{Op: f.Text, Blame: fault.ParseBlame(f.Blame), Remedy: f.Remedy}
 }
 
 // maxText bounds a line for the user, in characters.

@@ -3,7 +3,6 @@ package jobstate
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -22,13 +21,13 @@ const checkWorker = 500 * time.Millisecond
 // not nil, gets each new line for the user. A worker that died without an
 // outcome is a failure too. When ctx ends, its error is returned.
 func (f Folder) Wait(ctx context.Context, progress func(line string)) (Ready, error) {
-	watch, err := f.watch()
-	if err != nil {
-		return Ready{}, fmt.Errorf("watch %s: %w", f.path, err)
+	// Without inotify (fs.inotify.max_user_instances) it takes a little longer.
+	watch, _ := f.watch()
+	if watch != nil {
+		defer watch.Close()
+		// A deadline in the past ends the read below.
+		defer context.AfterFunc(ctx, func() { _ = watch.SetReadDeadline(time.Unix(1, 0)) })()
 	}
-	defer watch.Close()
-	// A deadline in the past ends the read below.
-	defer context.AfterFunc(ctx, func() { _ = watch.SetReadDeadline(time.Unix(1, 0)) })()
 	last := ""
 	for {
 		if s, err := f.outcome(); err == nil {
@@ -82,6 +81,13 @@ func (f Folder) watch() (*os.File, error) {
 
 // sleep returns at the next event, after checkWorker, or with ctx's error.
 func sleep(ctx context.Context, watch *os.File) error {
+	if watch == nil {
+		select {
+		case <-time.After(checkWorker):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}
 	if err := watch.SetReadDeadline(time.Now().Add(checkWorker)); err != nil {
 		return err
 	}
