@@ -155,14 +155,18 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "asked": asked, "stalls": stalls}
 }
 
-// handOver gives the work folder to the user of the scripts and makes the
-// way to it passable.
+// handOver gives the work folder to the user of the scripts, and makes the
+// way to it and to the programs passable.
 func handOver(dir string) error {
 	if os.Getuid() != 0 {
 		return nil
 	}
-	for up := filepath.Dir(dir); up != filepath.Clean(os.TempDir()) && up != "/"; up = filepath.Dir(up) {
-		if err := os.Chmod(up, 0o711); err != nil {
+	program, err := exec.LookPath("berth")
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{dir, program} {
+		if err := openWay(path); err != nil {
 			return err
 		}
 	}
@@ -172,6 +176,21 @@ func handOver(dir string) error {
 		}
 		return os.Lchown(path, testUID, testUID)
 	})
+}
+
+// openWay lets everyone pass the folders between the one for temporary files
+// and path, which lies below it.
+func openWay(path string) error {
+	top := filepath.Clean(os.TempDir())
+	if !strings.HasPrefix(path, top+"/") {
+		return fmt.Errorf("%s is not below %s", path, top)
+	}
+	for up := filepath.Dir(path); up != top; up = filepath.Dir(up) {
+		if err := os.Chmod(up, 0o711); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exits runs a command and compares its exit status: exits 64 berth pull x.
