@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/alecthomas/kong"
-	"github.com/sirupsen/logrus"
 )
 
 // cli is the grammar of the command line.
@@ -94,16 +93,4 @@ func (helpFlag) BeforeReset(line *kong.Context) error {
 		return err
 	}
 	return errHelp
-}
-
-func newLogger(out io.Writer, level string) (*logrus.Logger, error) {
-	least, err := logrus.ParseLevel(level)
-	if err != nil {
-		return nil, err
-	}
-	log := logrus.New()
-	log.SetOutput(out)
-	log.SetLevel(least)
-	log.SetFormatter(&logrus.TextFormatter{DisableTimestamp: true})
-	return log, nil
 }

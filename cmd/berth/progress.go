@@ -60,10 +60,11 @@ func isTerminal(f *os.File) bool {
 func (v *progressView) Update(p imagecache.Progress) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.layers == nil || p.Phase != v.last.Phase && !overlaps(v.last.Phase, p.Phase) {
+	if v.layers == nil || p.Phase != v.last.Phase {
+		if v.transferring() && p.Phase == imagecache.PhaseUnpack {
+			return // it runs beside the transfer, which is what is waited for
+		}
 		v.layers, v.begin = map[int]imagecache.Progress{}, v.now()
-	} else if p.Phase != v.last.Phase {
-		return // unpacking runs beside the transfer, which is what takes time
 	}
 	v.last, v.layers[p.Layer] = p, p
 	if now := v.now(); now.Sub(v.shown) >= v.interval {
@@ -72,9 +73,9 @@ func (v *progressView) Update(p imagecache.Progress) {
 	}
 }
 
-// overlaps says whether news of phase other is left out during phase.
-func overlaps(phase, other imagecache.Phase) bool {
-	return phase == imagecache.PhasePull && other == imagecache.PhaseUnpack
+// transferring says whether layers are still on their way.
+func (v *progressView) transferring() bool {
+	return v.last.Phase == imagecache.PhasePull && v.finished() < v.last.Layers
 }
 
 // Close takes the bar off the terminal.

@@ -28,6 +28,7 @@ func TestProgress(t *testing.T) {
 		{time.Second, pull(2, 10e6, 10e6), "", "pulling  [#########...............]   40 % of 50.0 MB  layers 1/2  20.0 MB/s"},
 		{time.Second, imagecache.Progress{Phase: imagecache.PhaseUnpack, Layer: 2, Layers: 2}, "", "pulling  [#########...............]   40 % of 50.0 MB  layers 1/2  20.0 MB/s"},
 		{3 * time.Second, pull(1, 40e6, 40e6), "pulling  100 % of 50.0 MB  layers 2/2  10.0 MB/s", "pulling  [########################]  100 % of 50.0 MB  layers 2/2  10.0 MB/s"},
+		{time.Second, imagecache.Progress{Phase: imagecache.PhaseUnpack, Layer: 2, Layers: 2, Done: 5e6}, "", "unpacking  5.0 MB  layers 0/2"},
 		{time.Second, imagecache.Progress{Phase: imagecache.PhaseSquash}, "", "compressing"},
 		{4 * time.Second, imagecache.Progress{Phase: imagecache.PhaseSquash, Done: 8e6, Total: 16e6}, "compressing   50 % of 16.0 MB  2.0 MB/s", "compressing  [############............]   50 % of 16.0 MB  2.0 MB/s"},
 	}

@@ -103,12 +103,11 @@ func (s *session) root(ctx context.Context, cfg *config.Config, image store.Imag
 	if missing == nil {
 		return launcher.Root{Kind: launcher.RootFUSE}, nil
 	}
-	s.log.Infof("images can't be mounted here: %v", missing)
 	images, err := ownStore(cfg)
 	if err != nil {
 		return launcher.Root{}, err
 	}
-	tree, err := s.unpacked(ctx, image, images)
+	tree, err := s.unpacked(ctx, image, images, missing)
 	return launcher.Root{Kind: launcher.RootFolder, Path: tree}, err
 }
 

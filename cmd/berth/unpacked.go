@@ -27,7 +27,7 @@ func fuseMissing() error {
 // unpacked beside the store's images the first time. This costs several times
 // the image's size on disk, so it is only for machines where users can't
 // mount.
-func (s *session) unpacked(ctx context.Context, image store.Image, images *store.Store) (string, error) {
+func (s *session) unpacked(ctx context.Context, image store.Image, images *store.Store, missing error) (string, error) {
 	tree := filepath.Join(images.Root(), "unpacked", store.Key(image.Digest()))
 	if _, err := os.Lstat(tree); err == nil {
 		return tree, nil
@@ -40,7 +40,7 @@ func (s *session) unpacked(ctx context.Context, image store.Image, images *store
 	if _, err := os.Lstat(tree); err == nil {
 		return tree, nil
 	}
-	s.log.Infof("unpacking the image to %s", tree)
+	s.log.Warnf("unpacking the image to %s, because images can't be mounted here (%v)", tree, missing)
 	return tree, fault.Wrap("unpack image", image.Digest().String(), fault.Site,
 		"make room in "+images.Root()+", or have FUSE made available: then nothing is unpacked", unpack(ctx, lock, image, tree))
 }
