@@ -75,8 +75,10 @@ func (s *archiveSource) load() error {
 }
 
 func notArchive(err error) error {
-	return &fault.Error{Op: "read archive", Blame: fault.User,
-		Remedy: "name an uncompressed file made by docker save or podman save", Err: err}
+	return &fault.Error{
+		Op: "read archive", Blame: fault.User,
+		Remedy: "name an uncompressed file made by docker save or podman save", Err: err,
+	}
 }
 
 // indexTar finds the files of a tar without reading them: archive/tar skips
@@ -184,9 +186,11 @@ func (s *archiveSource) root(context.Context) ([]byte, error) { return s.made, n
 
 func (s *archiveSource) manifest(_ context.Context, d store.Digest) ([]byte, error) {
 	if d != s.madeName {
-		return nil, &fault.Error{Op: "read archive", Blame: fault.User,
+		return nil, &fault.Error{
+			Op: "read archive", Blame: fault.User,
 			Remedy: "name the file that the digest was resolved from; it may have been replaced since",
-			Err:    fmt.Errorf("it holds %v, not %v", s.madeName, d)}
+			Err:    fmt.Errorf("it holds %v, not %v", s.madeName, d),
+		}
 	}
 	return s.made, nil
 }

@@ -22,13 +22,14 @@ type verifier struct {
 	size int64 // negative: any
 	hash hash.Hash
 	n    int64
+	bad  func(what, want, got string) error // who is to blame for a mismatch
 }
 
 func verify(r io.Reader, what string, want v1.Hash, size int64) (*verifier, error) {
 	if want.Algorithm != "sha256" {
 		return nil, damaged("%s is named by a %s digest; only sha256 is supported", what, quote(want.Algorithm))
 	}
-	return &verifier{r: r, what: what, want: want, size: size, hash: sha256.New()}, nil
+	return &verifier{r: r, what: what, want: want, size: size, hash: sha256.New(), bad: mismatch}, nil
 }
 
 // Read implements io.Reader.
@@ -37,7 +38,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 	v.hash.Write(p[:n])
 	v.n += int64(n)
 	if v.size >= 0 && v.n > v.size {
-		return 0, mismatch(v.what, fmt.Sprintf("%d bytes", v.size), "more")
+		return 0, v.bad(v.what, fmt.Sprintf("%d bytes", v.size), "more")
 	}
 	if err == io.EOF {
 		if bad := v.check(); bad != nil {
@@ -49,10 +50,10 @@ func (v *verifier) Read(p []byte) (int, error) {
 
 func (v *verifier) check() error {
 	if v.size >= 0 && v.n != v.size {
-		return mismatch(v.what, fmt.Sprintf("%d bytes", v.size), fmt.Sprintf("%d", v.n))
+		return v.bad(v.what, fmt.Sprintf("%d bytes", v.size), fmt.Sprintf("%d", v.n))
 	}
 	if got := hex.EncodeToString(v.hash.Sum(nil)); got != v.want.Hex {
-		return mismatch(v.what, v.want.String(), "sha256:"+got)
+		return v.bad(v.what, v.want.String(), "sha256:"+got)
 	}
 	return nil
 }

@@ -22,6 +22,20 @@ type readCloser struct {
 // Close implements io.Closer.
 func (r readCloser) Close() error { return r.close() }
 
+// unpacking says of a decompressor's errors that the layer is to blame. By
+// the time it runs the bytes are known to be the ones that were pushed, or the
+// verifier below speaks first.
+type unpacking struct{ io.Reader }
+
+// Read implements io.Reader.
+func (u unpacking) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	if err != nil && err != io.EOF && !isOurs(err) {
+		err = damaged("a layer cannot be decompressed: %w", err)
+	}
+	return n, err
+}
+
 // decompress undoes gzip or zstd, told by the first bytes; media types lie.
 // What is neither passes through. Closing it does not close r.
 func decompress(r io.Reader) (io.ReadCloser, error) {
@@ -36,13 +50,13 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, damaged("a layer is not gzip: %w", err)
 		}
-		return readCloser{z, z.Close}, nil
+		return readCloser{unpacking{z}, z.Close}, nil
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			return nil, damaged("a layer is not zstd: %w", err)
 		}
-		return readCloser{z, func() error { z.Close(); return nil }}, nil
+		return readCloser{unpacking{z}, func() error { z.Close(); return nil }}, nil
 	}
 	return readCloser{br, func() error { return nil }}, nil
 }

@@ -1,7 +1,6 @@
 package imagecache
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -37,15 +37,25 @@ var errPlainHTTP = errors.New("the registry wants plain HTTP")
 
 // damaged says that an image breaks the rules of its format.
 func damaged(format string, a ...any) error {
-	return &fault.Error{Op: "read image", Blame: fault.User,
-		Remedy: "build or push the image again", Err: fmt.Errorf("the image is damaged: "+format, a...)}
+	return &fault.Error{
+		Op: "read image", Blame: fault.User,
+		Remedy: "build or push the image again", Err: fmt.Errorf("the image is damaged: "+format, a...),
+	}
 }
 
 // mismatch says that bytes arrived other than those that were named.
 func mismatch(what, want, got string) error {
-	return &fault.Error{Op: "verify", Arg: what, Blame: fault.Site,
+	return &fault.Error{
+		Op: "verify", Arg: what, Blame: fault.Site,
 		Remedy: "try again; if it stays, the registry, a mirror or a proxy on the way alters or truncates data",
-		Err:    fmt.Errorf("got %s where %s was named", got, want)}
+		Err:    fmt.Errorf("got %s where %s was named", got, want),
+	}
+}
+
+// contradiction says that an image's parts, each of which arrived as it was
+// named, do not fit together.
+func contradiction(what, want, got string) error {
+	return damaged("%s is %s where the config names %s", what, got, want)
 }
 
 // imageFault gives an error that has no cause and remedy yet both of them.
@@ -56,10 +66,30 @@ func imageFault(op string, ref Reference, err error) error {
 	}
 	var f *fault.Error
 	if errors.As(err, &f) {
-		return &fault.Error{Op: op, Arg: ref.String(), Blame: f.Blame, Remedy: f.Remedy, Err: err}
+		return &fault.Error{Op: op, Arg: ref.String(), Blame: f.Blame, Remedy: fault.Remedy(err), Err: err}
 	}
 	blame, remedy := diagnose(ref, err)
 	return &fault.Error{Op: op, Arg: ref.String(), Blame: blame, Remedy: remedy, Err: err}
+}
+
+// isOurs reports whether err comes with a cause of its own, or from this
+// machine or the network, so that the image is not to blame.
+func isOurs(err error) bool {
+	var f *fault.Error
+	return errors.As(err, &f) || isLocal(err) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// isLocal reports whether this machine's disk or limits are at fault.
+func isLocal(err error) bool {
+	for _, errno := range []unix.Errno{
+		unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EACCES, unix.EPERM,
+	} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // diagnose says who can mend err and how.
@@ -72,10 +102,10 @@ func diagnose(ref Reference, err error) (fault.Blame, string) {
 		return fault.Site, "it was interrupted; start it again"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fault.Site, "make room on the disk that holds the store, or choose another folder for it"
-	case errors.Is(err, tar.ErrHeader):
-		return fault.User, "the image's layer is damaged; build or push the image again"
 	case ref.kind != Registry:
 		return diagnoseFile(ref, err)
+	case isPath(err):
+		return fault.Site, "look at that file or folder: its owner, its rights, and the disk below it"
 	}
 	return diagnoseNetwork(ref, err)
 }
@@ -123,6 +153,12 @@ func diagnoseNetwork(ref Reference, err error) (fault.Blame, string) {
 	default:
 		return fault.Site, fmt.Sprintf("try again; if it stays, look at the connection to %s", ref.registry)
 	}
+}
+
+func isPath(err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	return errors.As(err, &path) || errors.As(err, &link)
 }
 
 func isCertificateError(err error) bool {

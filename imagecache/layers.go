@@ -45,8 +45,10 @@ type layers struct {
 // startLayers begins the transfer of im's layers into dir. The caller
 // must call stop.
 func startLayers(ctx context.Context, src source, im *image, dir string, parallel int, progress *reporter) (*layers, error) {
-	l := &layers{src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress,
-		arrived: make([]chan struct{}, len(im.layers)), errs: make([]error, len(im.layers))}
+	l := &layers{
+		src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress,
+		arrived: make([]chan struct{}, len(im.layers)), errs: make([]error, len(im.layers)),
+	}
 	for i := range l.arrived {
 		l.arrived[i] = make(chan struct{})
 	}
@@ -181,19 +183,19 @@ func (l *layers) openLocal(ctx context.Context, i int) (io.ReadCloser, error) {
 	return l.unpacked(counted{v, &l.compressed}, body, i)
 }
 
-// unpacked returns the tar stream inside r. It ends well only if r does, too,
-// to the last byte, and if the stream has the layer's diffID.
+// unpacked returns the tar stream inside r. It ends well only if r does, too
+// (all decompressors read on until it ends), and has the layer's diffID.
 func (l *layers) unpacked(r io.Reader, closer io.Closer, i int) (io.ReadCloser, error) {
 	plain, err := decompress(r)
 	if err != nil {
 		closer.Close()
 		return nil, err
 	}
-	whole := &drainer{plain: plain, rest: r}
-	v, err := verify(whole, fmt.Sprintf("content of layer %d", i+1), l.diffIDs[i], -1)
+	v, err := verify(plain, fmt.Sprintf("content of layer %d", i+1), l.diffIDs[i], -1)
 	if err != nil {
 		return nil, errors.Join(err, plain.Close(), closer.Close())
 	}
+	v.bad = contradiction
 	stream := counted{l.watch(v, PhaseUnpack, i, 0), &l.uncompressed}
 	return readCloser{stream, func() error {
 		if !l.src.local() {
@@ -201,24 +203,6 @@ func (l *layers) unpacked(r io.Reader, closer io.Closer, i int) (io.ReadCloser, 
 		}
 		return errors.Join(plain.Close(), closer.Close())
 	}}, nil
-}
-
-// drainer reads what follows the compressed stream, so that a verifier below
-// sees the end of its input and speaks up.
-type drainer struct {
-	plain io.Reader
-	rest  io.Reader
-}
-
-// Read implements io.Reader.
-func (d *drainer) Read(p []byte) (int, error) {
-	n, err := d.plain.Read(p)
-	if err == io.EOF {
-		if _, drainErr := io.Copy(io.Discard, d.rest); drainErr != nil {
-			return n, drainErr
-		}
-	}
-	return n, err
 }
 
 // counted adds what is read through it to n.

@@ -25,9 +25,11 @@ type layoutSource struct{ ref Reference }
 
 func newLayoutSource(ref Reference) (*layoutSource, error) {
 	if _, err := os.Stat(filepath.Join(ref.path, "oci-layout")); err != nil {
-		return nil, &fault.Error{Op: "open", Arg: ref.String(), Blame: fault.User,
+		return nil, &fault.Error{
+			Op: "open", Arg: ref.String(), Blame: fault.User,
 			Remedy: "name a folder that holds oci-layout, index.json and blobs/",
-			Err:    fmt.Errorf("not an OCI layout: %w", err)}
+			Err:    fmt.Errorf("not an OCI layout: %w", err),
+		}
 	}
 	return &layoutSource{ref: ref}, nil
 }
@@ -81,8 +83,10 @@ func noSuchTag(ref Reference, tags []string) error {
 	} else if len(tags) == 0 {
 		cause = errors.New("it holds no image")
 	}
-	return &fault.Error{Op: "choose image", Blame: fault.User, Err: cause,
-		Remedy: "name one of its tags: " + orNone(strings.Join(tags, ", "))}
+	return &fault.Error{
+		Op: "choose image", Blame: fault.User, Err: cause,
+		Remedy: "name one of its tags: " + orNone(strings.Join(tags, ", ")),
+	}
 }
 
 func (s *layoutSource) manifest(_ context.Context, d store.Digest) ([]byte, error) {

@@ -96,7 +96,6 @@ type helper struct {
 	uid    int
 	binary string
 	dir    string // of the store and the count
-	env    []string
 }
 
 // newHelper prepares a process that runs as uid, or as the caller if that is
@@ -140,8 +139,10 @@ func (h *helper) countFile() string { return filepath.Join(h.dir, "count") }
 func (h *helper) command(ctx context.Context, ref Reference, env ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, h.binary)
 	cmd.Dir = h.dir
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + h.dir, helperEnv + "=" + ref.String(),
-		"BERTH_TEST_STORE=" + h.storeDir(), "BERTH_TEST_COUNT=" + h.countFile()}, env...)
+	cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + h.dir, helperEnv + "=" + ref.String(),
+		"BERTH_TEST_STORE=" + h.storeDir(), "BERTH_TEST_COUNT=" + h.countFile(),
+	}, env...)
 	if h.uid != os.Geteuid() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(h.uid), Gid: uint32(h.uid)}}
 	}

@@ -96,9 +96,11 @@ func parseManifest(raw []byte) (*anyManifest, error) {
 	}
 	switch {
 	case m.SchemaVersion == 1:
-		return nil, &fault.Error{Op: "read manifest", Blame: fault.User,
+		return nil, &fault.Error{
+			Op: "read manifest", Blame: fault.User,
 			Remedy: "pull it with Docker or podman and push it again",
-			Err:    errors.New("the image has Docker's schema 1, which was given up in 2017")}
+			Err:    errors.New("the image has Docker's schema 1, which was given up in 2017"),
+		}
 	case m.Manifests == nil && m.Config == nil:
 		return nil, damaged("its manifest has neither a config nor manifests")
 	}
@@ -147,9 +149,11 @@ func platformsOf(manifests []v1.Descriptor) []string {
 }
 
 func wrongPlatform(want Platform, have []string) error {
-	return &fault.Error{Op: "choose platform", Arg: want.String(), Blame: fault.User,
+	return &fault.Error{
+		Op: "choose platform", Arg: want.String(), Blame: fault.User,
 		Remedy: "use an image built for " + want.String() + ", or nodes of another kind",
-		Err:    fmt.Errorf("the image is for %s", orNone(strings.Join(have, ", ")))}
+		Err:    fmt.Errorf("the image is for %s", orNone(strings.Join(have, ", "))),
+	}
 }
 
 func orNone(s string) string {
@@ -188,8 +192,10 @@ func openImage(ctx context.Context, src source, d store.Digest, platform Platfor
 	if err != nil {
 		return nil, err
 	}
-	im := &image{digest: d, config: config, layers: m.Layers,
-		platform: Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}}
+	im := &image{
+		digest: d, config: config, layers: m.Layers,
+		platform: Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant},
+	}
 	return im, im.check(platform)
 }
 
@@ -208,9 +214,11 @@ func readConfig(ctx context.Context, src source, desc v1.Descriptor) (*v1.Config
 	switch desc.MediaType {
 	case types.OCIConfigJSON, types.DockerConfigJSON, "":
 	default:
-		return nil, &fault.Error{Op: "read image", Blame: fault.User,
+		return nil, &fault.Error{
+			Op: "read image", Blame: fault.User,
 			Remedy: "name a container image; charts, models and other artifacts cannot be run",
-			Err:    fmt.Errorf("this is no container image but a %s", quote(string(desc.MediaType)))}
+			Err:    fmt.Errorf("this is no container image but a %s", quote(string(desc.MediaType))),
+		}
 	}
 	raw, err := readBlob(ctx, src, desc, maxConfig)
 	if err != nil {

@@ -48,8 +48,10 @@ func (u Umoci) program() (string, error) {
 	}
 	program, err := exec.LookPath("mksquashfs")
 	if err != nil {
-		return "", &fault.Error{Op: "find", Arg: "mksquashfs", Blame: fault.Site,
-			Remedy: "install squashfs-tools on this machine", Err: err}
+		return "", &fault.Error{
+			Op: "find", Arg: "mksquashfs", Blame: fault.Site,
+			Remedy: "install squashfs-tools on this machine", Err: err,
+		}
 	}
 	return program, nil
 }
@@ -61,10 +63,12 @@ func (u Umoci) arguments(tree, out string) []string {
 	if processors <= 0 {
 		processors = runtime.GOMAXPROCS(0)
 	}
-	return []string{tree, out, "-noappend", "-no-recovery", "-no-progress", "-quiet", "-exit-on-error",
+	return []string{
+		tree, out, "-noappend", "-no-recovery", "-no-progress", "-quiet", "-exit-on-error",
 		"-comp", "zstd", "-Xcompression-level", "3", "-b", "131072",
 		"-all-root", "-no-xattrs", "-reproducible", "-mkfs-time", "0",
-		"-processors", strconv.Itoa(processors), "-mem", "512M"}
+		"-processors", strconv.Itoa(processors), "-mem", "512M",
+	}
 }
 
 // runLocked runs cmd from a thread that stays: the parent-death signal is sent
@@ -81,7 +85,11 @@ func squashError(err error, said string) error {
 		return unix.ENOSPC
 	}
 	lines := strings.Split(said, "\n")
-	return fmt.Errorf("mksquashfs: %w: %s", err, oneLine(strings.Join(lines[max(0, len(lines)-3):], "; ")))
+	return &fault.Error{
+		Op: "run", Arg: "mksquashfs", Blame: fault.Site,
+		Remedy: "squashfs-tools 4.4 or later with zstd are needed; look at what it said and at the disk",
+		Err:    fmt.Errorf("%w: %s", err, oneLine(strings.Join(lines[max(0, len(lines)-3):], "; "))),
+	}
 }
 
 // watchSize reports how much of out is written, until it is stopped.

@@ -27,8 +27,10 @@ func ParsePlatform(s string) (Platform, error) {
 		parts = []string{"linux", parts[0]}
 	}
 	if len(parts) > 3 || parts[0] == "" || parts[1] == "" {
-		return Platform{}, &fault.Error{Op: "read platform", Arg: quote(s), Blame: fault.User,
-			Remedy: "write it as OS/ARCH[/VARIANT], for example linux/arm64", Err: fmt.Errorf("not a platform")}
+		return Platform{}, &fault.Error{
+			Op: "read platform", Arg: quote(s), Blame: fault.User,
+			Remedy: "write it as OS/ARCH[/VARIANT], for example linux/arm64", Err: fmt.Errorf("not a platform"),
+		}
 	}
 	p := Platform{OS: parts[0], Architecture: parts[1]}
 	if len(parts) == 3 {

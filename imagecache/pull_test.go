@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,9 +119,13 @@ func TestWrongBytesAreNotPublished(t *testing.T) {
 		{"other content", good, serveBlob(t, good, other), "verify layer 1"},
 		{"too short", good, serveBlob(t, good, raw[:1024]), "verify layer 1"},
 		{"too long", good, serveBlob(t, good, append(raw, 0)), "verify layer 1"},
-		{"wrong diffID", layerOf(packed, other, types.OCILayer), nil, "verify content of layer 1"},
+		{"wrong diffID", layerOf(packed, other, types.OCILayer), nil, "content of layer 1 is"},
 		{"not gzip at all", layerOf([]byte("\x1f\x8bgarbage....."), raw, types.OCILayer), nil, "gzip"},
 		{"cut gzip", layerOf(packed[:len(packed)-9], raw, types.OCILayer), nil, "EOF"},
+		{"gzip and more", layerOf(append(packed, "more"...), raw, types.OCILayer), nil, "decompress"},
+		{"cut zstd", layerOf(zstded(t, raw)[:20], raw, types.OCILayerZStd), nil, "decompress"},
+		{"link to nothing", plain(tarOf(t, hardlink("a", "b"))), nil, "unpack \"a\""},
+		{"a folder's name twice", plain(tarOf(t, symlink("./", "x"))), nil, "root directory"},
 		{"not a tar", layerOf([]byte(strings.Repeat("z", 2048)), []byte(strings.Repeat("z", 2048)), types.OCIUncompressedLayer), nil, "tar"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -132,6 +138,14 @@ func TestWrongBytesAreNotPublished(t *testing.T) {
 			_, err := Pull(testContext(t), s, ref, FetchOptions{})
 			if err == nil || !strings.Contains(err.Error(), test.cause) || fault.Remedy(err) == "" {
 				t.Errorf("got %v, remedy %q", err, fault.Remedy(err))
+			}
+			// What the registry sends wrongly may be right the next time.
+			want := fault.User
+			if test.serve != nil {
+				want = fault.Site
+			}
+			if fault.Of(err) != want {
+				t.Errorf("blame %v, want %v", fault.Of(err), want)
 			}
 			if images, _ := s.List(); len(images) > 0 {
 				t.Error("it was published")
@@ -347,5 +361,99 @@ func TestDiskFull(t *testing.T) {
 	_, err := Pull(testContext(t), openStore(t), ref, FetchOptions{Converter: Umoci{Mksquashfs: full}})
 	if fault.Of(err) != fault.Site || !strings.Contains(fault.Remedy(err), "make room") {
 		t.Errorf("got %v, remedy %q", err, fault.Remedy(err))
+	}
+}
+
+// plain is a layer stored without compression.
+func plain(raw []byte) v1.Layer { return layerOf(raw, raw, types.OCIUncompressedLayer) }
+
+// TestAlteredLayouts changes one byte of an OCI layout's files.
+func TestAlteredLayouts(t *testing.T) {
+	raw := tarOf(t, file("f", 0o644, "content"))
+	packed := gzipped(t, raw)
+	for name, l := range map[string]v1.Layer{"plain": plain(raw), "gzip": layerOf(packed, raw, types.OCILayer)} {
+		t.Run(name, func(t *testing.T) {
+			ref := writeLayout(t, imageOfLayers(t, l))
+			d, err := Resolve(testContext(t), ref, Platform{}, Network{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			blob, _ := l.Digest()
+			for _, hex := range []string{d.Hex(), blob.Hex} {
+				path := filepath.Join(ref.Path(), "blobs/sha256", hex)
+				good, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bad := bytes.Clone(good)
+				bad[4] ^= 1 // a gzip's time, a tar's name, a manifest's key
+				s := openStore(t)
+				writeFile(t, path, bad)
+				if _, err := Pull(testContext(t), s, ref, FetchOptions{}); err == nil || fault.Remedy(err) == "" {
+					t.Errorf("%s altered: %v, remedy %q", hex, err, fault.Remedy(err))
+				}
+				writeFile(t, path, good)
+				if _, err := Pull(testContext(t), s, ref, FetchOptions{}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func writeFile(t *testing.T, path string, raw []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRedirectToBlobStore follows a registry that keeps its layers on another
+// host, with a private address, and does not take the login there.
+func TestRedirectToBlobStore(t *testing.T) {
+	r := newTestRegistry(t)
+	raw := tarOf(t, file("f", 0o644, "far away"))
+	l := plain(raw)
+	ref := r.push(t, "x:1", imageOfLayers(t, l))
+	login := fixedLogin{"me", "secret"}
+	var leaked atomic.Bool
+	blobs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		leaked.Store(leaked.Load() || req.Header.Get("Authorization") != "")
+		_, _ = w.Write(raw)
+	}))
+	t.Cleanup(blobs.Close)
+	d, _ := l.Digest()
+	auth := basicAuth(login)
+	r.onRequest(func(w http.ResponseWriter, req *http.Request) bool {
+		if auth(w, req) {
+			return true
+		}
+		if strings.HasSuffix(req.URL.Path, d.String()) {
+			http.Redirect(w, req, blobs.URL+"/blob", http.StatusTemporaryRedirect)
+			return true
+		}
+		return false
+	})
+	im, err := Pull(testContext(t), openStore(t), ref, FetchOptions{Network: Network{Credentials: login}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := readTree(t, im.Rootfs())["f"]; got != "file 0644 far away" || leaked.Load() {
+		t.Errorf("got %q, login leaked: %v", got, leaked.Load())
+	}
+}
+
+func TestMksquashfsFailures(t *testing.T) {
+	ref := writeLayout(t, imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	for _, test := range []struct{ name, program, cause, remedy string }{
+		{"missing", "/no/such/mksquashfs", "no such file", "look at that"},
+		{"failing", "/bin/false", "mksquashfs: exit status 1", "squashfs-tools"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Pull(testContext(t), openStore(t), ref, FetchOptions{Converter: Umoci{Mksquashfs: test.program}})
+			if err == nil || fault.Of(err) != fault.Site || !strings.Contains(err.Error(), test.cause) {
+				t.Errorf("got %v (%v), remedy %q", err, fault.Of(err), fault.Remedy(err))
+			}
+		})
 	}
 }

@@ -83,9 +83,11 @@ func parse(s string) (Reference, error) {
 		return Reference{}, err
 	}
 	if !explicit && looksLikeFile(rest) {
-		return Reference{}, &fault.Error{Op: "read image reference", Arg: quote(s), Blame: fault.User,
+		return Reference{}, &fault.Error{
+			Op: "read image reference", Arg: quote(s), Blame: fault.User,
 			Remedy: fmt.Sprintf("did you mean ./%s? Files are written with ./ or / in front (for an image of that name: docker://%s)", s, s),
-			Err:    errors.New("this is read as the name of an image in a registry, not as a file")}
+			Err:    errors.New("this is read as the name of an image in a registry, not as a file"),
+		}
 	}
 	return ref, nil
 }

@@ -158,8 +158,10 @@ func newEndpoint(host, repository string, h Host, net Network) (*endpoint, error
 	if err != nil {
 		return nil, err
 	}
-	return &endpoint{repo: repo, base: base, credentials: net.Credentials, schemes: schemes,
-		client: &http.Client{Transport: base}}, nil
+	return &endpoint{
+		repo: repo, base: base, credentials: net.Credentials, schemes: schemes,
+		client: &http.Client{Transport: base},
+	}, nil
 }
 
 func hostname(host string) string {

@@ -35,8 +35,10 @@ func openSource(ref Reference, net Network) (source, error) {
 	case DockerArchive:
 		return newArchiveSource(ref)
 	default:
-		return nil, &fault.Error{Op: "open image", Arg: ref.path, Blame: fault.User,
+		return nil, &fault.Error{
+			Op: "open image", Arg: ref.path, Blame: fault.User,
 			Remedy: "push it to a registry, or save it as an archive and write docker-archive:FILE",
-			Err:    errors.New("images given by path are not supported yet for this command")}
+			Err:    errors.New("images given by path are not supported yet for this command"),
+		}
 	}
 }

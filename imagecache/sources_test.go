@@ -211,8 +211,10 @@ func TestLayout(t *testing.T) {
 func dockerSave(t *testing.T, compress bool) string {
 	t.Helper()
 	raw := tarOf(t, file("f", 0o644, "saved"))
-	config := &v1.ConfigFile{OS: "linux", Architecture: HostPlatform().Architecture,
-		RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{hashOf(raw), hashOf(raw)}}}
+	config := &v1.ConfigFile{
+		OS: "linux", Architecture: HostPlatform().Architecture,
+		RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{hashOf(raw), hashOf(raw)}},
+	}
 	configRaw, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)

@@ -60,9 +60,18 @@ func (u *unpacker) apply(ctx context.Context, stream io.Reader) error {
 			err = u.entry(h, tr)
 		}
 		if err != nil {
-			return err
+			return entryError(err)
 		}
 	}
+}
+
+// entryError says of an error that neither the stream nor this machine is to
+// blame for that the image is: no tar, or entries that cannot be.
+func entryError(err error) error {
+	if isOurs(err) {
+		return err
+	}
+	return damaged("%w", err)
 }
 
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {

@@ -58,8 +58,10 @@ type Store struct {
 // write, else private to the user.
 func Open(root string) (*Store, error) {
 	if !filepath.IsAbs(root) {
-		return nil, &fault.Error{Op: "open store", Arg: root, Blame: fault.User,
-			Remedy: "give the store as an absolute path", Err: errors.New("not an absolute path")}
+		return nil, &fault.Error{
+			Op: "open store", Arg: root, Blame: fault.User,
+			Remedy: "give the store as an absolute path", Err: errors.New("not an absolute path"),
+		}
 	}
 	mode := os.FileMode(0o700)
 	if os.Geteuid() == 0 {
@@ -125,8 +127,10 @@ func (s *Store) Get(d Digest) (Image, error) {
 	case err == nil:
 		return im, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return Image{}, &fault.Error{Op: "look up image", Arg: d.String(), Blame: fault.User,
-			Remedy: "pull it first: berth pull IMAGE", Err: ErrNotFound}
+		return Image{}, &fault.Error{
+			Op: "look up image", Arg: d.String(), Blame: fault.User,
+			Remedy: "pull it first: berth pull IMAGE", Err: ErrNotFound,
+		}
 	default:
 		return Image{}, siteError("look up image", d.String(), err)
 	}
@@ -161,6 +165,8 @@ func siteError(op, arg string, err error) error {
 
 // bugError says that something impossible was asked for.
 func bugError(op, arg, format string, a ...any) error {
-	return &fault.Error{Op: op, Arg: arg, Blame: fault.Bug,
-		Remedy: "report this as a bug", Err: fmt.Errorf(format, a...)}
+	return &fault.Error{
+		Op: op, Arg: arg, Blame: fault.Bug,
+		Remedy: "report this as a bug", Err: fmt.Errorf(format, a...),
+	}
 }
