@@ -45,6 +45,16 @@ static int become_root(void) {
   return (int)syscall(SYS_setresuid, 0, 0, 0);
 }
 
+/* slurmstepd is exempt from the out-of-memory killer; what it starts is not. */
+static void reset_oom_score(void) {
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0)
+    return;
+  if (write(fd, "0", 1) < 0)
+    errno = 0; /* a worse score than wished for is no reason to stop */
+  close(fd);
+}
+
 static void close_from(int first) {
   if (syscall(SYS_close_range, first, ~0U, 0) == 0)
     return;
@@ -80,6 +90,8 @@ static int prepare(const struct child *c, int *status) {
     return -1;
   if (c->as_root && become_root() < 0)
     return -1;
+  if (c->as_root)
+    reset_oom_score();
   if (c->own_session) {
     setsid();
     umask(022);

@@ -47,6 +47,13 @@ static void add_number(spank_t sp, struct wire_writer *w, const char *key, spank
     wire_add_number(w, key, value);
 }
 
+/* Slurm says 0 for the batch step, which runs on one node. */
+static void add_nodes(spank_t sp, struct wire_writer *w) {
+  uint32_t nodes = 0;
+  if (spank_get_item(sp, S_JOB_NNODES, &nodes) == ESPANK_SUCCESS)
+    wire_add_number(w, "nodes", nodes == 0 ? 1 : nodes);
+}
+
 static void encode(spank_t sp, const struct request *r, struct wire_writer *w) {
   uid_t uid = (uid_t)-1;
   gid_t gid = (gid_t)-1;
@@ -59,7 +66,7 @@ static void encode(spank_t sp, const struct request *r, struct wire_writer *w) {
   add_groups(sp, w);
   add_number(sp, w, "tasks", S_JOB_LOCAL_TASK_COUNT);
   add_number(sp, w, "node", S_JOB_NODEID);
-  add_number(sp, w, "nodes", S_JOB_NNODES);
+  add_nodes(sp, w);
   request_encode(r, w);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +17,9 @@
 
 #define REMEDY_ADMIN "this is for the cluster's admin: slurmd's log on this node says more"
 #define REMEDY_RETRY "submit the job again; if it happens again, tell the cluster's admin"
+
+#define GONE "the container helper ended before the container was ready"
+#define NONSENSE "the container helper gave an answer that makes no sense"
 
 enum { FD_MAX = 4, PATH_SIZE = 4096 };
 
@@ -79,8 +83,18 @@ static int offer(int control, int task, int theirs) {
   return rc;
 }
 
+/*
+ * proctrack/linuxproc sends no signal, not even SIGKILL, to a process that is
+ * called as slurmstepd is (kill_tree.c): without a name of its own, a task
+ * that waits could not be cancelled. exec gives it the command's name.
+ */
+static void make_killable(void) {
+  prctl(PR_SET_NAME, "berth-wait", 0, 0, 0);
+}
+
 void wait_offer(spank_t sp, int control) {
   int pair[2];
+  make_killable();
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
     failure_keep(REMEDY_ADMIN, "cannot make a socket: %s", strerror(errno));
     close(control);
@@ -89,7 +103,7 @@ void wait_offer(spank_t sp, int control) {
   reply = pair[0];
   if (offer(control, local_task(sp), pair[1]) < 0) {
     if (errno == EPIPE || errno == ECONNRESET)
-      failure_keep(REMEDY_RETRY, "the container helper ended before the container was ready");
+      failure_keep(REMEDY_RETRY, GONE);
     else
       failure_keep(REMEDY_ADMIN, "the container helper does not answer: %s", strerror(errno));
   }
@@ -150,7 +164,7 @@ static void tell_needs(spank_t sp, const struct request *r) {
   add_spool(sp, &w);
   add_prologs(r, &w);
   if (w.failed || send(reply, w.buf, w.len, MSG_NOSIGNAL) < 0)
-    failure_keep(REMEDY_RETRY, "the container helper ended before the container was ready");
+    failure_keep(REMEDY_RETRY, GONE);
 }
 
 static void take_fds(struct msghdr *msg, struct answer *a) {
@@ -164,7 +178,10 @@ static void take_fds(struct msghdr *msg, struct answer *a) {
   }
 }
 
-/* Blocks until a message, the end (false) or a signal, which kills the task. */
+/*
+ * Waits for a message. A signal kills the task meanwhile. Returns false at the
+ * end, or with the failure kept.
+ */
 static bool receive(struct answer *a) {
   union {
     struct cmsghdr header;
@@ -181,7 +198,9 @@ static bool receive(struct answer *a) {
   while (n < 0 && errno == EINTR);
   a->len = n < 0 ? 0 : (size_t)n;
   take_fds(&msg, a);
-  return n > 0 && wire_valid(a->data, a->len);
+  if (!wire_valid(a->data, a->len))
+    failure_keep(REMEDY_ADMIN, NONSENSE);
+  return n > 0 && !failure_kept();
 }
 
 static const char *get(const struct answer *a, const char *key) {
@@ -209,10 +228,10 @@ static void await(struct answer *a) {
     if (get(a, "error")[0] != '\0')
       failure_keep(get(a, "remedy"), "%s", get(a, "error"));
     else if (strcmp(get(a, "ok"), "1") != 0)
-      failure_keep(REMEDY_ADMIN, "the container helper gave an answer that makes no sense");
+      failure_keep(REMEDY_ADMIN, NONSENSE);
     return;
   }
-  failure_keep(REMEDY_RETRY, "the container helper ended before the container was ready");
+  failure_keep(REMEDY_RETRY, GONE);
 }
 
 static bool has_variable(void *context, const char *name) {

@@ -97,5 +97,5 @@ func buildPlugin(t *testing.T) string {
 	if text, err := exec.CommandContext(ctx, "make", "-s", "-C", pluginDir, "BUILD="+build).CombinedOutput(); err != nil {
 		t.Fatalf("build the plugin: %v\n%s", err, text)
 	}
-	return filepath.Join(build, "lib", "spank_berth.so")
+	return filepath.Join(build, "lib", "berth", "spank_berth.so")
 }

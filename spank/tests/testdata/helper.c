@@ -4,8 +4,8 @@
  * die-after-task, die-while-waiting, hang, progress, garbage, no-fds, bad-cwd,
  * and anything else for a container that works.
  *
- * Its container is the job's own view of the node, with a tmpfs on /mnt that
- * has a file "inside". What it was told lies in /shared/helper.JOB.STEP.NODE.
+ * Its container is the job's own view of the node, with a tmpfs on /mnt and in
+ * it a program, bin/only-inside. What it was told lies in /shared/helper.JOB.STEP.NODE.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -135,7 +136,8 @@ static void build_as_user(int jobs_mounts, int uid, int gid, int to, int from) {
   turn(to, from); /* root writes the maps */
   if (unshare(CLONE_NEWNS) < 0 || mount("tmpfs", "/mnt", "tmpfs", 0, NULL) < 0)
     die("make the mount namespace");
-  close(open("/mnt/inside", O_CREAT | O_WRONLY, 0644));
+  if (mkdir("/mnt/bin", 0755) < 0 || symlink("/usr/bin/id", "/mnt/bin/only-inside") < 0)
+    die("fill the container");
   turn(to, from); /* root opens N1 and the mount namespace */
   if (unshare(CLONE_NEWUSER) < 0 || prctl(PR_SET_DUMPABLE, 1) < 0)
     die("unshare N2");
@@ -264,6 +266,15 @@ static int open_descriptors(void) {
   return count;
 }
 
+static int oom_score(void) {
+  int score = -1;
+  FILE *f = fopen("/proc/self/oom_score_adj", "re");
+  if (f == NULL || fscanf(f, "%d", &score) != 1)
+    die("read oom_score_adj");
+  fclose(f);
+  return score;
+}
+
 int main(int argc, char **argv) {
   static int reply[TASKS_MAX];
   char buf[WIRE_MAX];
@@ -276,8 +287,9 @@ int main(int argc, char **argv) {
   if (access("/shared/die-at-start", F_OK) == 0)
     return 1;
   read_request();
-  fprintf(log_file, "self command=%s uid=%d euid=%d session=%d inherited=%d PATH=%s\n", argv[1],
-          getuid(), geteuid(), getsid(0) == getpid(), inherited, getenv("PATH"));
+  fprintf(log_file, "self command=%s uid=%d euid=%d session=%d inherited=%d oom=%d PATH=%s\n",
+          argv[1], getuid(), geteuid(), getsid(0) == getpid(), inherited, oom_score(),
+          getenv("PATH"));
   fflush(log_file);
   if (mode("die-after-request"))
     return 1;
