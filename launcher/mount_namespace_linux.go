@@ -115,8 +115,8 @@ func openNamespace(path string) (*os.File, error) {
 // The kernel refuses (EINVAL) to bind a mount namespace in one that is not
 // older. Linux 6.18 compares numbers that each CPU draws from a batch of its
 // own, so a new namespace may look older when it is made on another CPU than
-// the caller's was; the node's first one is older than any. So the other CPUs
-// are tried in turn: at least the one that made the caller's works.
+// the caller's was; the node's first one is older than any. So the CPUs are
+// tried in turn: at least the one that made the caller's works.
 func makeMountsNamespace(dir, pin string) error {
 	f, err := os.OpenFile(pin, os.O_CREATE|os.O_RDONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -127,26 +127,25 @@ func makeMountsNamespace(dir, pin string) error {
 	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
 		return os.NewSyscallError("sched_getaffinity", err)
 	}
-	err = pinNewNamespace(dir, pin, &cpus)
 	for cpu := range len(cpus) * 64 {
-		if !errors.Is(err, unix.EINVAL) {
-			break
+		if !cpus.IsSet(cpu) {
+			continue
 		}
-		if cpus.IsSet(cpu) {
-			var one unix.CPUSet
-			one.Set(cpu)
-			err = pinNewNamespace(dir, pin, &one)
+		if err = pinNewNamespace(dir, pin, cpu); !errors.Is(err, unix.EINVAL) {
+			return err
 		}
 	}
 	return err
 }
 
-// pinNewNamespace makes the namespace on one of cpus and binds it at pin.
-func pinNewNamespace(dir, pin string, cpus *unix.CPUSet) error {
+// pinNewNamespace makes the namespace on one CPU and binds it at pin.
+func pinNewNamespace(dir, pin string, cpu int) error {
+	var only unix.CPUSet
+	only.Set(cpu)
 	ready, finish, ended := make(chan string, 1), make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- onThread(func() error {
-			if err := unix.SchedSetaffinity(0, cpus); err != nil {
+			if err := unix.SchedSetaffinity(0, &only); err != nil {
 				return os.NewSyscallError("sched_setaffinity", err)
 			}
 			if err := emptyNamespace(dir); err != nil {

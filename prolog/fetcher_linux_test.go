@@ -172,8 +172,9 @@ func TestFetcherLeavesAProcess(t *testing.T) {
 			if _, err := n.outcome(r); err == nil {
 				t.Error("mounted what is no image")
 			}
-			if left := n.ofAccount(); len(left) != 0 {
-				t.Errorf("processes of the account: %q", left)
+			for _, pid := range n.ofAccount() {
+				t.Errorf("process %d of the account is left", pid)
+				_ = unix.Kill(pid, unix.SIGKILL)
 			}
 			n.cleanup(1)
 			n.checkClean()
@@ -182,15 +183,17 @@ func TestFetcherLeavesAProcess(t *testing.T) {
 }
 
 // ofAccount lists the processes that run as the account.
-func (n *node) ofAccount() []string {
+func (n *node) ofAccount() []int {
 	uid, _, err := n.cfg.account()
 	must(n.t, err)
 	files, _ := filepath.Glob("/proc/[0-9]*/status")
-	var found []string
+	var found []int
 	for _, f := range files {
 		data, _ := os.ReadFile(f) // it may end while we look
 		if strings.Contains(string(data), fmt.Sprintf("\nUid:\t%d\t", uid)) {
-			found = append(found, f)
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			must(n.t, err)
+			found = append(found, pid)
 		}
 	}
 	return found

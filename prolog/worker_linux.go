@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce records this process as the folder's worker. It keeps the lock in
-// descriptor 3 from leaking into children, who would hold it on.
+// announce records this process as the folder's worker. The lock stays in
+// descriptor 3; children don't get it, because theirs is another file.
 func announce(folder jobstate.Folder) error {
-	unix.CloseOnExec(3)
 	start, err := startTime(os.Getpid())
 	if err != nil {
 		return err
