@@ -252,7 +252,7 @@ bool options_merge(bool in_job, struct request *r, char error[512]) {
   if (!take_environment(error))
     return false;
   if (in_job)
-    request_import(&layers[CARRIED], own_variable, NULL);
+    request_import(&layers[CARRIED], "SLURM_BERTH_", own_variable, NULL);
   memset(r, 0, sizeof(*r));
   for (int val = IMAGE; val <= ENV; val++)
     for (int l = 0; l < LAYER_COUNT && *slot(r, val) == NULL; l++)

@@ -99,11 +99,16 @@ static char *job_variable(void *context, const char *name) {
   return strdup(value);
 }
 
-/* Without our variables (sbatch --export-file), Slurm's own transport counts. */
+/*
+ * Without our variables (sbatch --export-file) what Slurm itself carried
+ * counts: its options, else the job control environment.
+ */
 static void read_request(spank_t sp) {
-  request_import(&request, job_variable, sp);
+  request_import(&request, "SLURM_BERTH_", job_variable, sp);
   if (request.image == NULL)
     request = *options_transported();
+  if (request.image == NULL)
+    request_import(&request, "SLURM_SPANK_BERTH_", job_variable, sp);
 }
 
 EXPORT int slurm_spank_user_init(spank_t sp, int argc, char **argv) {

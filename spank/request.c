@@ -6,23 +6,21 @@
 
 #include "check.h"
 
-#define PIN_VARIABLE "SLURM_BERTH_DIGEST"
-
 /* The variable of each value but the digest, which carries its image along. */
 static const struct {
   const char *name;
   size_t offset;
 } variables[] = {
-    {"SLURM_BERTH_IMAGE", offsetof(struct request, image)},
-    {"SLURM_BERTH_MOUNTS", offsetof(struct request, mounts)},
-    {"SLURM_BERTH_WORKDIR", offsetof(struct request, workdir)},
-    {"SLURM_BERTH_HOME", offsetof(struct request, home)},
-    {"SLURM_BERTH_ROOT", offsetof(struct request, root)},
-    {"SLURM_BERTH_ENV", offsetof(struct request, env)},
-    {"SLURM_BERTH_TASK_PROLOG", offsetof(struct request, task_prolog)},
+    {"IMAGE", offsetof(struct request, image)},
+    {"MOUNTS", offsetof(struct request, mounts)},
+    {"WORKDIR", offsetof(struct request, workdir)},
+    {"HOME", offsetof(struct request, home)},
+    {"ROOT", offsetof(struct request, root)},
+    {"ENV", offsetof(struct request, env)},
+    {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
 
-enum { VARIABLE_COUNT = sizeof(variables) / sizeof(variables[0]) };
+enum { VARIABLE_COUNT = sizeof(variables) / sizeof(variables[0]), NAME_SIZE = 64 };
 
 static char **field(const struct request *r, int i) {
   return (char **)((char *)r + variables[i].offset);
@@ -44,26 +42,33 @@ char *request_pinned(const char *pin, const char *image) {
   return NULL;
 }
 
-void request_import(struct request *r, request_getenv *get, void *context) {
+static char *get_one(const char *prefix, const char *name, request_getenv *get, void *context) {
+  char full[NAME_SIZE];
+  snprintf(full, sizeof(full), "%s%s", prefix, name);
+  return get(context, full);
+}
+
+void request_import(struct request *r, const char *prefix, request_getenv *get, void *context) {
   for (int i = 0; i < VARIABLE_COUNT; i++)
-    *field(r, i) = get(context, variables[i].name);
-  char *pin = get(context, PIN_VARIABLE);
+    *field(r, i) = get_one(prefix, variables[i].name, get, context);
+  char *pin = get_one(prefix, "DIGEST", get, context);
   r->digest = pin == NULL || r->image == NULL ? NULL : request_pinned(pin, r->image);
   free(pin);
 }
 
-static void export_one(const char *name, const char *value) {
-  if (value == NULL)
-    unsetenv(name);
-  else
-    setenv(name, value, 1);
+static void set_one(const char *prefix, const char *name, const char *value, request_setenv *set,
+                    void *context) {
+  char full[NAME_SIZE];
+  snprintf(full, sizeof(full), "%s%s", prefix, name);
+  set(context, full, value);
 }
 
-void request_export(const struct request *r) {
+void request_export(const struct request *r, const char *prefix, request_setenv *set,
+                    void *context) {
   for (int i = 0; i < VARIABLE_COUNT; i++)
-    export_one(variables[i].name, *field(r, i));
+    set_one(prefix, variables[i].name, *field(r, i), set, context);
   char *pin = r->digest == NULL ? NULL : request_pin(r->digest, r->image);
-  export_one(PIN_VARIABLE, pin);
+  set_one(prefix, "DIGEST", pin, set, context);
   free(pin);
 }
 

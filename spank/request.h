@@ -5,7 +5,9 @@
  * variables named SLURM* survive --export=NONE, and Slurm's own transport of
  * options carries only the last use of a repeated one and nothing that came
  * from the environment. srun, sbatch and salloc write all of them each time,
- * so a step never sees a mixture of its own and its job's.
+ * so a step never sees a mixture of its own and its job's. The same values go
+ * into the job control environment (SPANK_BERTH_… in job_prolog,
+ * SLURM_SPANK_BERTH_… in the job), which survives --export-file.
  */
 #ifndef BERTH_REQUEST_H
 #define BERTH_REQUEST_H
@@ -27,11 +29,18 @@ struct request {
 /* A source of variables: returns an allocated value, or NULL. */
 typedef char *request_getenv(void *context, const char *name);
 
-/* request_import fills r from the variables; digest only if it is this image's. */
-void request_import(struct request *r, request_getenv *get, void *context);
+/* Sets a variable, or unsets it if value is NULL. */
+typedef void request_setenv(void *context, const char *name, const char *value);
 
-/* request_export writes r into the environment of this process. */
-void request_export(const struct request *r);
+/*
+ * request_import fills r from the variables with this prefix (such as
+ * "SLURM_BERTH_"); the digest only if it is this image's.
+ */
+void request_import(struct request *r, const char *prefix, request_getenv *get, void *context);
+
+/* request_export sets or unsets all variables with this prefix. */
+void request_export(const struct request *r, const char *prefix, request_setenv *set,
+                    void *context);
 
 /* request_pin returns "DIGEST=IMAGE", allocated: a digest never travels without its image. */
 char *request_pin(const char *digest, const char *image);

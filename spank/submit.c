@@ -65,7 +65,16 @@ static void find_task_prolog(struct request *r) {
   cmdline_free(&c);
 }
 
-static void set_control(spank_t sp, const char *name, const char *value) {
+static void set_environment(void *context, const char *name, const char *value) {
+  (void)context;
+  if (value == NULL)
+    unsetenv(name);
+  else
+    setenv(name, value, 1);
+}
+
+static void set_control(void *context, const char *name, const char *value) {
+  spank_t sp = context;
   if (value == NULL)
     spank_job_control_unsetenv(sp, name);
   else if (spank_job_control_setenv(sp, name, value, 1) != ESPANK_SUCCESS)
@@ -102,11 +111,9 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
     if (is_srun)
       find_task_prolog(&r);
   }
-  char *pinned = r.digest == NULL ? NULL : request_pin(r.digest, r.image);
-  set_control(sp, "BERTH_IMAGE", r.image);
-  set_control(sp, "BERTH_DIGEST", pinned);
-  free(pinned);
   repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_mounts", given->mounts);
   repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_env", given->env);
-  request_export(&r);
+  request_export(&r, "BERTH_", set_control, sp);
+  request_export(&r, "SLURM_BERTH_", set_environment, NULL);
+  request_export(&r, "SLURM_SPANK_BERTH_", set_environment, NULL); /* not the outer job's */
 }

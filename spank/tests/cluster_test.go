@@ -330,7 +330,12 @@ func testTransport(t *testing.T, b *testbed) {
 			t.Errorf("environment forms, --export=%s: got\n%s\nwant\n%s", export, r.Stdout, want)
 		}
 	}
-	r := b.sh(`printf '#!/bin/bash\n#SBATCH --container-image=error\npwd\n' >script; sbatch --wait -Q --container-image=fine -o out.line script && cat out.line`)
+	r := b.sh(`printf 'PATH=/usr/bin:/bin\0' >file.env; sbatch --wait -Q --export-file=/shared/file.env %s -o out.file --wrap %s; cat out.file`,
+		options, quote(stepScript))
+	if withoutNotes(r.Stdout) != want {
+		t.Errorf("sbatch --export-file: got\n%s\nwant\n%s", r.Stdout, want)
+	}
+	r = b.sh(`printf '#!/bin/bash\n#SBATCH --container-image=error\npwd\n' >script; sbatch --wait -Q --container-image=fine -o out.line script && cat out.line`)
 	expect(t, r.Stdout, "/mnt\n") // the command line replaces the script's line
 }
 

@@ -160,7 +160,7 @@ func capsAfterExec() string {
 func BenchmarkJoin(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "joincost")
-	args := []string{"-O2", "-D_GNU_SOURCE", "-I" + joinDir, "-o", program, "testdata/joincost.c", joinDir + "/join.c", joinDir + "/wire.c"}
+	args := []string{"-O2", "-D_GNU_SOURCE", "-static", "-I" + joinDir, "-o", program, "testdata/joincost.c", joinDir + "/join.c", joinDir + "/wire.c"}
 	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}

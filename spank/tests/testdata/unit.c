@@ -302,6 +302,14 @@ static char *from_environ(void *context, const char *name) {
   return getenv(name) == NULL ? NULL : strdup(getenv(name));
 }
 
+static void to_environ(void *context, const char *name, const char *value) {
+  (void)context;
+  if (value == NULL)
+    unsetenv(name);
+  else
+    setenv(name, value, 1);
+}
+
 static void test_request(void) {
   char buf[1024];
   struct wire_writer w;
@@ -309,9 +317,9 @@ static void test_request(void) {
   struct request r = {
       .image = "a/b:1", .digest = DIGEST, .mounts = "/a,/b:/c", .home = "0", .env = "A,B"};
   setenv("SLURM_BERTH_WORKDIR", "of the job", 1);
-  request_export(&r);
+  request_export(&r, "SLURM_BERTH_", to_environ, NULL);
   EXPECT_TEXT(getenv("SLURM_BERTH_WORKDIR"), NULL);
-  request_import(&back, from_environ, NULL);
+  request_import(&back, "SLURM_BERTH_", from_environ, NULL);
   EXPECT_TEXT(back.image, r.image);
   EXPECT_TEXT(back.digest, DIGEST);
   EXPECT_TEXT(back.mounts, r.mounts);
@@ -322,7 +330,7 @@ static void test_request(void) {
       "image=a/b:1\0digest=" DIGEST "\0mounts=/a,/b:/c\0home=0\0env=A\0env=B";
   EXPECT(w.len == sizeof(want) && memcmp(buf, want, sizeof(want)) == 0);
   setenv("SLURM_BERTH_IMAGE", "a/b:2", 1); /* a digest is good for its image only */
-  request_import(&back, from_environ, NULL);
+  request_import(&back, "SLURM_BERTH_", from_environ, NULL);
   EXPECT_TEXT(back.digest, NULL);
   EXPECT_TEXT(request_pinned("sha256:12=a", "a"), NULL);
   EXPECT_TEXT(request_pinned(DIGEST, "a"), NULL);
