@@ -34,12 +34,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helperMain pulls ref into $BERTH_TEST_STORE and prints the image's folder.
+// helperMain pulls ref into $BERTH_TEST_STORE and prints the image's folder, or
+// squashes $BERTH_TEST_SQUASH.
 func helperMain(text string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	if os.Getenv("BERTH_TEST_UMASK") != "" {
 		unix.Umask(0o077)
+	}
+	if tree := os.Getenv("BERTH_TEST_SQUASH"); tree != "" {
+		return Umoci{}.squash(ctx, tree, tree+".sqfs", nil)
 	}
 	ref, err := ParseReference(text)
 	if err != nil {

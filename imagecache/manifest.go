@@ -178,9 +178,6 @@ func openImage(ctx context.Context, src source, d store.Digest, platform Platfor
 	if err != nil {
 		return nil, err
 	}
-	if got := digestOf(raw); got != d {
-		return nil, mismatch("manifest", d.String(), got.String())
-	}
 	m, err := parseManifest(raw)
 	if err != nil {
 		return nil, err

@@ -316,7 +316,18 @@ func TestAnswers(t *testing.T) {
 		}
 		return d
 	}
+	old := filepath.Join(a.dir, "old.json")
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, old, nil)
+	if err := os.Chtimes(old, now, now.Add(-2*AnswerTTL)); err != nil {
+		t.Fatal(err)
+	}
 	first := resolve(Platform{})
+	if _, err := os.Stat(old); err == nil {
+		t.Error("an old answer stays for ever")
+	}
 	moved := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "moved"))))
 	if second := resolve(HostPlatform()); second != first || r.gets.Load() != 0 {
 		t.Errorf("asked again: %d requests, %v", r.gets.Load(), second)

@@ -16,7 +16,7 @@ import (
 type source interface {
 	// root returns the manifest or index that the reference itself names.
 	root(ctx context.Context) ([]byte, error)
-	// manifest returns the manifest or index d.
+	// manifest returns the manifest or index d, verified.
 	manifest(ctx context.Context, d store.Digest) ([]byte, error)
 	// blob opens a config or a layer, as stored. The caller verifies it.
 	blob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -310,5 +311,48 @@ func TestBadArchives(t *testing.T) {
 	_, err = Resolve(testContext(t), mustParse(t, "docker-archive:/no/such"), Platform{}, Network{})
 	if fault.Of(err) != fault.User {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+// TestNoImages serves what looks like an image and is none.
+func TestNoImages(t *testing.T) {
+	raw := tarOf(t, file("f", 0o644, "x"))
+	img := imageOf(t, raw)
+	chart := mutate.ConfigMediaType(img, "application/vnd.cncf.helm.config.v1+json")
+	config, _ := img.ConfigFile()
+	config = config.DeepCopy()
+	config.RootFS.DiffIDs = nil
+	unequal, err := mutate.ConfigFile(img, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		img   v1.Image
+		cause string
+	}{
+		{"chart", chart, "no container image but a \"application/vnd.cncf.helm"},
+		{"layers without diffIDs", unequal, "1 layers, but its config speaks of 0"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newTestRegistry(t)
+			_, err := Pull(testContext(t), openStore(t), r.push(t, "x:1", test.img), FetchOptions{})
+			if fault.Of(err) != fault.User || !strings.Contains(err.Error(), test.cause) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestSchema1SaysSo(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t))
+	r.onRequest(func(w http.ResponseWriter, req *http.Request) bool {
+		_, _ = w.Write([]byte(`{"schemaVersion":1,"name":"x","fsLayers":[]}`))
+		return true
+	})
+	_, err := Resolve(testContext(t), ref, HostPlatform(), Network{})
+	if fault.Of(err) != fault.User || !strings.Contains(err.Error(), "schema 1") {
+		t.Errorf("got %v", err)
 	}
 }

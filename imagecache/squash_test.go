@@ -314,3 +314,50 @@ func sumFile(t *testing.T, path string) [32]byte {
 	}
 	return sha256.Sum256(raw)
 }
+
+// TestOldSparseFiles unpacks the sparse files of GNU tar's own format, which
+// have a type of their own.
+func TestOldSparseFiles(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("end"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := exec.CommandContext(testContext(t), "tar", "--format=gnu", "-S", "-C", dir, "-c", "sparse").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(raw) > 1<<18 {
+		t.Skip("this disk does not tell tar where holes are")
+	}
+	got := readTree(t, convertTars(t, Umoci{}, raw))["sparse"]
+	if len(got) < 1<<20 || !strings.HasSuffix(got, "\x00end") {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// TestUnreadableFilesFailTheSquash: mksquashfs by itself would warn and store
+// an empty file.
+func TestUnreadableFilesFailTheSquash(t *testing.T) {
+	h := newHelper(t, nobodyID)
+	tree := filepath.Join(h.dir, "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(tree, "closed"), []byte("secret"))
+	for _, err := range []error{
+		os.Chmod(filepath.Join(tree, "closed"), 0), os.Chown(tree, h.uid, -1), os.Chown(filepath.Join(tree, "closed"), h.uid, -1),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := h.command(testContext(t), mustParse(t, "x"), "BERTH_TEST_SQUASH="+tree).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "mksquashfs") {
+		t.Errorf("got %v: %s", err, out)
+	}
+}

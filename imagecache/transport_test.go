@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,7 +75,7 @@ func TestStallsEnd(t *testing.T) {
 	client := &http.Client{Transport: g}
 	t.Run("headers", func(t *testing.T) {
 		_, err := client.Do(get(t, srv.URL+"/headers"))
-		if !isTimeout(err) {
+		if !isTimeout(err) || !strings.Contains(err.Error(), "awaiting response headers") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -316,5 +317,58 @@ func TestCancelledContextEnds(t *testing.T) {
 	})
 	if _, err := Resolve(ctx, ref, HostPlatform(), Network{}); !errors.Is(err, context.Canceled) || fault.Remedy(err) == "" {
 		t.Errorf("got %v, remedy %q", err, fault.Remedy(err))
+	}
+}
+
+// TestSlowIsNotStalled reads a body that takes longer than the limit, though
+// no part of it does.
+func TestSlowIsNotStalled(t *testing.T) {
+	const parts, pause, limit = 12, 50 * time.Millisecond, 300 * time.Millisecond
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for range parts {
+			_, _ = w.Write([]byte("part"))
+			w.(http.Flusher).Flush()
+			<-tick.C
+		}
+	}))
+	defer srv.Close()
+	g, err := newGuard(Host{}, Network{StallTimeout: limit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: g}).Do(get(t, srv.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if raw, err := io.ReadAll(resp.Body); err != nil || len(raw) != parts*len("part") {
+		t.Errorf("%d bytes, %v", len(raw), err)
+	}
+}
+
+// TestNoLoginIsNotTriedAgain: a keychain without a login for the registry adds
+// no request.
+func TestNoLoginIsNotTriedAgain(t *testing.T) {
+	r := newTestRegistry(t)
+	private := r.push(t, "private:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	auth := bearerAuth(r.host, fixedLogin{"me", "secret"})
+	var tokens atomic.Int64
+	r.onRequest(func(w http.ResponseWriter, req *http.Request) bool {
+		if req.URL.Path == "/token" {
+			tokens.Add(1)
+		}
+		return auth(w, req)
+	})
+	ask := func(login authn.Keychain) int64 {
+		tokens.Store(0)
+		if _, err := Resolve(testContext(t), private, HostPlatform(), Network{Credentials: login}); fault.Of(err) != fault.User {
+			t.Errorf("got %v", err)
+		}
+		return tokens.Load()
+	}
+	if none, empty := ask(nil), ask(authn.NewMultiKeychain()); none != empty {
+		t.Errorf("%d tokens, and %d with an empty keychain", none, empty)
 	}
 }
