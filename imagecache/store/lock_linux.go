@@ -37,7 +37,7 @@ func (s *Store) Lock(ctx context.Context, d Digest, waiting func()) (*Lock, erro
 	if err := waitLock(ctx, f, waiting); err != nil {
 		f.Close()
 		return nil, fault.Wrap("wait for another pull of", d.String(), fault.Site,
-			"another process is pulling this image; try again, or look at it with: berth ps", err)
+			"another process on this machine is pulling this image; wait for it, or end it", err)
 	}
 	l := &Lock{store: s, key: Key(d), file: f}
 	s.sweep(l.key)
