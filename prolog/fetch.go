@@ -59,9 +59,11 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 		return FetchEvent{}, err
 	}
 	if ref.Kind() != imagecache.Registry {
-		return FetchEvent{}, &fault.Error{Op: "prepare the image", Arg: req.Image, Blame: fault.User,
+		return FetchEvent{}, &fault.Error{
+			Op: "prepare the image", Arg: req.Image, Blame: fault.User,
 			Remedy: "name an image in a registry; for files on disk use: berth run",
-			Err:    errors.New("the node's store takes images from registries only")}
+			Err:    errors.New("the node's store takes images from registries only"),
+		}
 	}
 	if !req.Digest.IsZero() {
 		return FetchEvent{Done: true}, imagecache.Fetch(ctx, ref, req.Digest, dir, opts)

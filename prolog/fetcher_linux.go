@@ -65,8 +65,10 @@ func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
 		err = fmt.Errorf("the fetcher ended without an answer: %w", errOrEnd(werr))
 	}
 	if err != nil {
-		return &fault.Error{Op: "get the image", Arg: req.Image, Blame: fault.Bug,
-			Remedy: "ask your administrator to look into the node's log, and report this", Err: err}
+		return &fault.Error{
+			Op: "get the image", Arg: req.Image, Blame: fault.Bug,
+			Remedy: "ask your administrator to look into the node's log, and report this", Err: err,
+		}
 	}
 	return f.result(last)
 }

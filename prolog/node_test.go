@@ -170,8 +170,11 @@ func (n *node) prepare(r jobstate.Request) {
 func message(t *testing.T, r jobstate.Request) []byte {
 	t.Helper()
 	m, err := wire.Message{
-		{Key: "job", Value: fmt.Sprint(r.Job)}, {Key: "uid", Value: fmt.Sprint(r.UID)}, {Key: "gid", Value: fmt.Sprint(r.GID)},
-		{Key: "image", Value: r.Image}, {Key: "digest", Value: r.Digest},
+		{Key: "job", Value: fmt.Sprint(r.Job)},
+		{Key: "uid", Value: fmt.Sprint(r.UID)},
+		{Key: "gid", Value: fmt.Sprint(r.GID)},
+		{Key: "image", Value: r.Image},
+		{Key: "digest", Value: r.Digest},
 	}.Encode()
 	must(t, err)
 	return m

@@ -38,9 +38,11 @@ func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string) 
 }
 
 func errDeadline(d time.Duration) error {
-	return &fault.Error{Op: "prepare the image", Blame: fault.Site,
+	return &fault.Error{
+		Op: "prepare the image", Blame: fault.Site,
 		Remedy: "run: berth pull IMAGE, to see where the time goes; the limit is node.prepare_deadline in /etc/berth/berth.toml",
-		Err:    fmt.Errorf("gave up after %s", d)}
+		Err:    fmt.Errorf("gave up after %s", d),
+	}
 }
 
 // whyEnded is the deadline's error, or that of a worker that was asked to end.

@@ -50,9 +50,11 @@ func (f Folder) outcome() (State, error) {
 	busy := f.Busy() // first: a worker writes the state before it lets go
 	s, err := f.State()
 	if errors.Is(err, fs.ErrNotExist) && !busy {
-		return s, &fault.Error{Op: "prepare the image", Blame: fault.Site,
+		return s, &fault.Error{
+			Op: "prepare the image", Blame: fault.Site,
 			Remedy: "submit the job again; if it happens twice, tell your administrator to read the node's system log",
-			Err:    errors.New("the process that prepares it was killed")}
+			Err:    errors.New("the process that prepares it was killed"),
+		}
 	}
 	return s, err
 }

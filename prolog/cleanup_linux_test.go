@@ -1,0 +1,86 @@
+package prolog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/berth-hpc/berth/prolog/jobstate"
+	"golang.org/x/sys/unix"
+)
+
+// Another process may have the number of a worker that is gone.
+func TestForeignProcessIsNotSignalled(t *testing.T) {
+	sleep := exec.Command("sleep", "60")
+	must(t, sleep.Start())
+	defer func() { _ = sleep.Process.Kill(); _ = sleep.Wait() }()
+	f, err := jobstate.Create(t.TempDir(), request(1, "x", ""))
+	must(t, err)
+	start, err := startTime(sleep.Process.Pid)
+	must(t, err)
+	must(t, f.SetWorker(jobstate.Worker{PID: sleep.Process.Pid, Start: start - 1}))
+	must(t, signalWorker(f, unix.SIGKILL))
+	must(t, f.SetWorker(jobstate.Worker{PID: sleep.Process.Pid, Start: start}))
+	must(t, signalWorker(f, unix.SIGTERM))
+	var exit *exec.ExitError
+	if err := sleep.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
+		t.Errorf("want an end by the second signal, which was meant for it: %v", err)
+	}
+}
+
+// A worker that ignores the request to end is killed.
+func TestStubbornWorker(t *testing.T) {
+	f, err := jobstate.Create(t.TempDir(), request(1, "x", ""))
+	must(t, err)
+	lock, err := f.TryLock()
+	must(t, err)
+	cmd := exec.Command("sh", "-c", `trap "" TERM; echo ready; sleep 60 3>&- & wait; wait`)
+	cmd.ExtraFiles = []*os.File{lock}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	lock.Close()
+	defer func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL); _ = cmd.Wait() }()
+	_, err = out.Read(make([]byte, 8))
+	must(t, err)
+	start, err := startTime(cmd.Process.Pid)
+	must(t, err)
+	must(t, f.SetWorker(jobstate.Worker{PID: cmd.Process.Pid, Start: start}))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	must(t, stopWorker(ctx, f))
+}
+
+func TestCleanupOfNothing(t *testing.T) {
+	cfg := Config{RunDir: filepath.Join(t.TempDir(), "berth")}
+	must(t, Cleanup(t.Context(), cfg, strings.NewReader("job=17\x00")))
+	if _, err := os.Stat(cfg.RunDir); err == nil {
+		t.Error("an epilog without containers made a run folder")
+	}
+	for _, bad := range []string{"", "job=\x00", "job=../x\x00", "job=1\x00job=2\x00", "job=1"} {
+		if err := Cleanup(t.Context(), cfg, strings.NewReader(bad)); err == nil {
+			t.Errorf("accepted %q", bad)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	run := t.TempDir()
+	f, err := jobstate.Create(run, request(7, "x", ""))
+	must(t, err)
+	must(t, f.SetProgress("converting x"))
+	got, err := Status(Config{RunDir: run})
+	must(t, err)
+	if len(got) != 1 || got[0].Job != 7 || got[0].Busy || got[0].State != nil || got[0].Progress != "converting x" {
+		data, _ := json.Marshal(got)
+		t.Errorf("%s", data)
+	}
+}
