@@ -244,8 +244,9 @@ func TestWorkerKilledAtAnyMoment(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	n, reg := newNode(t), newRegistry(t)
 	whole := n.timePreparation(reg)
+	const rounds = 15
 	killed := 0
-	for i := range 25 {
+	for i := range rounds {
 		image, _ := reg.push(t, "a/b:v1", strings.Repeat("x", i))
 		r := request(1, image, "")
 		n.configure(func(c *testConfig) { c.PrologWait = 0 })
@@ -266,7 +267,7 @@ func TestWorkerKilledAtAnyMoment(t *testing.T) {
 			t.Fatalf("round %d: still mounted: %q", i, m)
 		}
 	}
-	t.Logf("%d of 25 were killed before their end; a preparation takes %s", killed, whole)
+	t.Logf("%d of %d were killed before their end; a preparation takes %s", killed, rounds, whole)
 	if killed == 0 {
 		t.Error("no worker was killed in time: this test proves nothing")
 	}
