@@ -74,7 +74,7 @@ func (s *site) ended(t *testing.T, id string, limit time.Duration) (state, code 
 // can end it, the prolog does not wait with it, and no node is drained.
 func TestWaitingForAnImage(t *testing.T) {
 	config := fmt.Sprintf("[registry.%q]\ninsecure = true\n[container]\n", silent)
-	s := newSite(t, withConfig(config), withConf("PrologTimeout=8", "KillWait=5", "PrologFlags=Alloc"), withJobContainer)
+	s := newSite(t, withConfig(config), withConf("PrologEpilogTimeout=8", "KillWait=5", "PrologFlags=Alloc"), withJobContainer)
 	s.startSilentRegistry(t)
 	hang := "-w n1 -o /shared/%j.out --container-image=" + silent + "/x:1 --wrap 'echo ran'"
 
@@ -115,6 +115,22 @@ func TestWaitingForAnImage(t *testing.T) {
 	}
 }
 
+// killHelper waits for a step's helper to appear, then so long, and kills it
+// and its children. It looks at /proc itself: pgrep takes longer than a step.
+const killHelper = `
+	sub found {
+		my @pids;
+		for my $dir (glob "/proc/[0-9]*") {
+			open(my $f, "<", "$dir/cmdline") or next;
+			push @pids, substr($dir, 6) if (<$f> // "") =~ /berth-create\x00(step|inside|userns|init)/;
+		}
+		return @pids;
+	}
+	my $end = time + 10;
+	1 until found() or time > $end;
+	select undef, undef, undef, $ARGV[0];
+	kill 9, found()`
+
 // TestHelperKilledAnywhere kills the helper and its children at random moments
 // of many steps. A step either ran and says so, or fails; none is in between.
 func TestHelperKilledAnywhere(t *testing.T) {
@@ -126,13 +142,9 @@ func TestHelperKilledAnywhere(t *testing.T) {
 
 	outcomes := map[string]int{}
 	for range 25 {
-		delay := fmt.Sprintf("%.3f", random.Float64()*0.12)
+		delay := fmt.Sprintf("%.4f", random.Float64()*0.05)
 		var wg sync.WaitGroup
-		wg.Go(func() {
-			s.With(t).Run(t.Context(), "n1", "root", "bash", "-c", `
-				for i in $(seq 400); do pids=$(pgrep -f "berth-create step") && break; sleep 0.01; done
-				sleep `+delay+`; kill -9 $(pgrep -f "berth-create (step|inside|userns)") 2>/dev/null`)
-		})
+		wg.Go(func() { s.With(t).Run(t.Context(), "n1", "root", "perl", "-e", killHelper, delay) })
 		r := s.as(t, "alice", "timeout 60 srun -w n1 -n2 --container-image="+tiny+" echo ran")
 		wg.Wait()
 		ran := strings.Count(r.Stdout, "ran")

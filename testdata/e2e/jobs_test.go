@@ -16,9 +16,9 @@ func TestJobs(t *testing.T) {
 			says         string // and one that stderr must match
 		}{
 			{name: "srun", script: "srun --container-image=" + tiny + " sh -c 'id; head -n1 /etc/os-release'",
-				want: `^uid=2001\(alice\) gid=2001\(alice\) groups=.*2001\(alice\).*\nNAME=.*tiny`},
+				want: `^uid=2001\(alice\) gid=2001\(alice\) groups=.*2001\(alice\).*\nID=tiny`},
 			{name: "exit code", script: "srun --container-image=" + tiny + " sh -c 'exit 7'", code: 7, want: `^$`},
-			{name: "every node, several tasks", script: "srun -N3 -n6 --container-image=" + tiny + ` sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME' | sort -n`,
+			{name: "every node, several tasks", script: "srun -N3 --ntasks-per-node=2 --container-image=" + tiny + ` sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME' | sort -n`,
 				want: `^0 n1\n1 n1\n2 n2\n3 n2\n4 n3\n5 n3\n$`},
 			{name: "batch", script: `printf '#!/bin/sh\ntest -e /bin/busybox && echo inside; pwd; echo $SUBMITTED' >job.sh
 				SUBMITTED=yes sbatch -W -o /shared/batch.out --container-image=` + tiny + ` job.sh >/dev/null && cat /shared/batch.out`,
@@ -51,7 +51,7 @@ func TestJobs(t *testing.T) {
 			{name: "named variables stay", script: "PATH=/bin:/nowhere:$PATH srun --container-env=PATH --container-image=" + tiny + " sh -c 'echo $PATH'", want: `^/bin:/nowhere:`},
 			{name: "variable of the job", script: "A=b srun --container-image=" + tiny + " sh -c 'echo $A'", want: `^b\n$`},
 			{name: "image by environment", script: "PYXIS_CONTAINER_IMAGE=" + tiny + " srun sh -c 'test -e /bin/busybox && echo in'", want: `^in\n$`},
-			{name: "terminal", script: "srun --pty --container-image=" + tiny + " sh -c 'tty && echo ok' </dev/null", want: `/dev/pts/\d+\s+ok`},
+			{name: "terminal", script: `script -qec "srun --pty --container-image=` + tiny + ` sh -c 'tty && echo ok'" /dev/null </dev/null`, want: `/dev/pts/\d+\s+ok`},
 			{name: "tmp is the job's", script: "salloc sh -c 'srun touch /tmp/e2e-mark; srun --container-image=" + tiny + " ls /tmp/e2e-mark; rm -f /tmp/e2e-mark' 2>/dev/null", want: `^/tmp/e2e-mark\n$`},
 		} {
 			t.Run(tc.name, func(t *testing.T) {

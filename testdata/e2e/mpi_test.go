@@ -16,7 +16,7 @@ const mpi = registry + "/mpi:1"
 func TestOpenMPI(t *testing.T) {
 	bothWays(t, func(t *testing.T, s *site) {
 		t.Run("three nodes", func(t *testing.T) {
-			r := s.as(t, "alice", "srun --mpi=pmix -N3 -n6 --container-image="+mpi+" mpi-hello")
+			r := s.hello(t)
 			lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
 			if r.Code != 0 || len(lines) != 6 {
 				t.Fatal(r)
@@ -29,9 +29,9 @@ func TestOpenMPI(t *testing.T) {
 		})
 		t.Run("memory is really read", func(t *testing.T) { s.countReads(t) })
 		t.Run("two steps share memory", func(t *testing.T) {
-			r := s.as(t, "alice", "salloc -N1 -n2 --overlap bash -c 'for i in 1 2; do srun --overlap -n1 --container-image="+mpi+
-				" readlink /proc/self/ns/user & done; wait' 2>/dev/null | sort -u | wc -l")
-			if strings.TrimSpace(r.Stdout) != "1" {
+			r := s.as(t, "alice", "salloc -w n1 -n2 bash -c 'for i in 1 2; do srun --overlap -n1 --container-image="+mpi+
+				" readlink /proc/self/ns/user & done; wait' 2>/dev/null")
+			if lines := strings.Fields(r.Stdout); len(lines) != 2 || lines[0] != lines[1] {
 				t.Errorf("steps of one job on one node are in different user namespaces: %v", r)
 			}
 		})
@@ -39,17 +39,30 @@ func TestOpenMPI(t *testing.T) {
 	}, withImages("mpi"))
 }
 
+// hello starts the ranks again when one crashed: Debian's Open MPI 4.1.4 does
+// so in about one of fifty starts over several nodes, without a container too
+// (2 of 100 bare ones here).
+func (s *site) hello(t *testing.T) cluster.Result {
+	for attempt := 1; ; attempt++ {
+		r := s.as(t, "alice", "srun --mpi=pmix -N3 --ntasks-per-node=2 --container-image="+mpi+" mpi-hello")
+		if attempt == 3 || !strings.Contains(r.Stderr, "Segmentation fault") {
+			return r
+		}
+		t.Logf("attempt %d: %v", attempt, r)
+	}
+}
+
 // countReads looks at a running pair of ranks with strace: large messages
 // must go by process_vm_readv, not through a file in /dev/shm.
 func (s *site) countReads(t *testing.T) {
 	s.Spawn("pingpong", cluster.Command{Machine: "ctl", User: "alice", Args: []string{
-		"srun", "-w", "n1", "-n2", "--mpi=pmix", "--container-image=" + mpi, "mpi-pingpong", "200000",
+		"srun", "-w", "n1", "-n2", "--mpi=pmix", "--container-image=" + mpi, "mpi-pingpong", "100000",
 	}})
 	defer s.Stop("pingpong")
 	r := s.With(t).Run(t.Context(), "n1", "root", "sh", "-c", `
 		for i in $(seq 300); do pid=$(pgrep -n mpi-pingpong) && break; sleep 0.1; done
-		sleep 2
-		timeout -s INT 3 strace -f -c -e trace=process_vm_readv,process_vm_writev -p $pid 2>&1`)
+		sleep 1
+		timeout -s INT 6 strace -f -c -e trace=process_vm_readv,process_vm_writev -p $pid 2>&1`)
 	t.Log(r.Stdout)
 	s.MustRun(t.Context(), "ctl", "alice", "sh", "-c", "scancel -u alice")
 	if !regexp.MustCompile(`process_vm_(readv|writev)`).MatchString(r.Stdout) {
