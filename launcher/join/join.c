@@ -95,9 +95,6 @@ int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_er
     return -1;
   if (ns->user2 >= 0 && become_user(ns->user2, err) < 0)
     return -1;
-  /* setns made the process undumpable; debuggers and CMA need it dumpable before exec too. */
-  if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
-    return fail(err, "cannot make the task dumpable: %s", strerror(errno));
   return 0;
 }
 

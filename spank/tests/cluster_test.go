@@ -182,11 +182,11 @@ func lines(text, line string) int {
 }
 
 func testJoins(t *testing.T, b *testbed) {
-	r := b.sh("srun -N2 -n4 --container-image=fine sh -c 'pwd; only-inside -u; grep CapEff /proc/self/status; echo fds $(ls /proc/self/fd | wc -l)'")
+	r := b.sh("srun -N2 -n4 --container-image=fine sh -c 'pwd; only-inside -u; grep CapEff /proc/self/status; echo fds $(ls /proc/self/fd | wc -l); stat -c owner-%%u /proc/$$/stat'")
 	if r.Code != 0 {
 		t.Fatal(r)
 	}
-	for _, want := range []string{"/mnt", "2001", "CapEff:\t0000000000000000", "fds 4"} {
+	for _, want := range []string{"/mnt", "2001", "CapEff:\t0000000000000000", "fds 4", "owner-2001"} {
 		if n := lines(r.Stdout, want); n != 4 {
 			t.Errorf("%q %d times, want 4:\n%s", want, n, r.Stdout)
 		}

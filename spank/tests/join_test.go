@@ -118,8 +118,10 @@ func TestJoinProgram(t *testing.T) {
 		want string
 		code int
 	}{
-		{"as the user", append(user, "--", "sh", "-c", "pwd; id -u; echo $FROM $KEPT $LANG; grep CapEff /proc/self/status; ls -l /proc/self/fd | grep -cE '(user|mnt):|result'"),
-			"/mnt/work\n" + uid + "\nimage image\n" + capsAfterExec() + "0\n", 1},
+		{
+			"as the user", append(user, "--", "sh", "-c", "pwd; id -u; echo $FROM $KEPT $LANG; grep CapEff /proc/self/status; ls -l /proc/self/fd | grep -cE '(user|mnt):|result'"),
+			"/mnt/work\n" + uid + "\nimage image\n" + capsAfterExec() + "0\n", 1,
+		},
 		{"as root in appearance", append(root, "--", "sh", "-c", "id -u; mount -t tmpfs none /mnt/other && echo mounted"), "0\nmounted\n", 0},
 		{"host's variable kept", append(user, "--keep-env=A,KEPT", "--", "sh", "-c", "echo $KEPT"), "host\n", 0},
 		{"arguments after the command", append(user, "echo", "--user=x", "--"), "--user=x --\n", 0},
@@ -155,28 +157,38 @@ func capsAfterExec() string {
 	return "CapEff:\t0000000000000000\n"
 }
 
-// BenchmarkJoin measures what task_init does once the container is there. The
-// median must stay below 100 µs.
-func BenchmarkJoin(b *testing.B) {
-	dir := b.TempDir()
-	program := filepath.Join(dir, "joincost")
+// joinCost joins a container count times and returns the nanoseconds each took.
+func joinCost(t testing.TB, count int) []int {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "joincost")
 	args := []string{"-O2", "-D_GNU_SOURCE", "-static", "-I" + joinDir, "-o", program, "testdata/joincost.c", joinDir + "/join.c", joinDir + "/wire.c"}
 	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
+		t.Fatalf("compile joincost: %v\n%s", err, out)
 	}
-	h := newHandmade(b, "cwd=/mnt/work\x00env=PATH=/usr/local/bin:/usr/bin:/bin\x00env=LD_LIBRARY_PATH=/usr/local/lib\x00env=A=1\x00env=B=2\x00")
-	out, code := h.run(b, nil, program, strconv.Itoa(max(b.N, 100)), "3", "4", "5", "6")
+	h := newHandmade(t, "cwd=/mnt/work\x00env=PATH=/usr/local/bin:/usr/bin:/bin\x00env=LD_LIBRARY_PATH=/usr/local/lib\x00env=A=1\x00env=B=2\x00")
+	out, code := h.run(t, nil, program, strconv.Itoa(count), "3", "4", "5", "6")
 	if code != 0 {
-		b.Fatal(out)
+		t.Fatal(out)
 	}
 	var costs []int
 	for line := range strings.Lines(out) {
 		n, err := strconv.Atoi(strings.TrimSpace(line))
 		if err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
 		costs = append(costs, n)
 	}
+	return costs
+}
+
+// TestJoinLeavesNoPower: a task that joined as the user has no capability even
+// before exec takes them, and its memory, slurmstepd's, stays private.
+func TestJoinLeavesNoPower(t *testing.T) { joinCost(t, 1) }
+
+// BenchmarkJoin measures what a task does once the container is there. The
+// median must stay below 100 µs.
+func BenchmarkJoin(b *testing.B) {
+	costs := joinCost(b, max(b.N, 100))
 	slices.Sort(costs)
 	b.ReportMetric(float64(costs[len(costs)/2]), "median-ns")
 	b.ReportMetric(float64(costs[len(costs)*9/10]), "p90-ns")

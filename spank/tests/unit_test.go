@@ -21,8 +21,10 @@ func compile(t *testing.T, name string, args ...string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out := filepath.Join(t.TempDir(), name)
-	args = append([]string{"-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g",
-		"-I" + pluginDir, "-I" + joinDir, "-I" + slurmInclude(), "-o", out}, args...)
+	args = append([]string{
+		"-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g",
+		"-I" + pluginDir, "-I" + joinDir, "-I" + slurmInclude(), "-o", out,
+	}, args...)
 	if text, err := exec.CommandContext(ctx, "cc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("compile %s: %v\n%s", name, err, text)
 	}
