@@ -50,7 +50,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 
 func (v *verifier) check() error {
 	if v.size >= 0 && v.n != v.size {
-		return v.bad(v.what, fmt.Sprintf("%d bytes", v.size), fmt.Sprintf("%d", v.n))
+		return v.bad(v.what, fmt.Sprintf("%d bytes", v.size), fmt.Sprintf("%d bytes", v.n))
 	}
 	if got := hex.EncodeToString(v.hash.Sum(nil)); got != v.want.Hex {
 		return v.bad(v.what, v.want.String(), "sha256:"+got)

@@ -48,7 +48,7 @@ func mismatch(what, want, got string) error {
 	return &fault.Error{
 		Op: "verify", Arg: what, Blame: fault.Site,
 		Remedy: "try again; if it stays, the registry, a mirror or a proxy on the way alters or truncates data",
-		Err:    fmt.Errorf("got %s where %s was named", got, want),
+		Err:    fmt.Errorf("got %s, not %s as named", got, want),
 	}
 }
 

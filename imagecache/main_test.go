@@ -18,7 +18,7 @@ import (
 )
 
 // nobodyID is an ordinary user without entries in any database.
-const nobodyID = 61234
+const nobodyID = 59871
 
 // helperEnv makes the test binary pull an image instead of running tests.
 const helperEnv = "BERTH_TEST_PULL"

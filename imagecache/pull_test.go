@@ -3,6 +3,7 @@ package imagecache
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -117,7 +119,7 @@ func TestWrongBytesAreNotPublished(t *testing.T) {
 		cause string
 	}{
 		{"other content", good, serveBlob(t, good, other), "verify layer 1"},
-		{"too short", good, serveBlob(t, good, raw[:1024]), "verify layer 1"},
+		{"too short", good, serveBlob(t, good, raw[:1024]), "got 1024 bytes, not 5632 bytes as named"},
 		{"too long", good, serveBlob(t, good, append(raw, 0)), "verify layer 1"},
 		{"wrong diffID", layerOf(packed, other, types.OCILayer), nil, "content of layer 1 is"},
 		{"not gzip at all", layerOf([]byte("\x1f\x8bgarbage....."), raw, types.OCILayer), nil, "gzip"},
@@ -378,7 +380,8 @@ func TestDiskFull(t *testing.T) {
 // plain is a layer stored without compression.
 func plain(raw []byte) v1.Layer { return layerOf(raw, raw, types.OCIUncompressedLayer) }
 
-// TestAlteredLayouts changes one byte of an OCI layout's files.
+// TestAlteredLayouts changes a layer of an OCI layout by a bit, and a manifest
+// so that it means the same.
 func TestAlteredLayouts(t *testing.T) {
 	raw := tarOf(t, file("f", 0o644, "content"))
 	packed := gzipped(t, raw)
@@ -396,11 +399,14 @@ func TestAlteredLayouts(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				bad := bytes.Clone(good)
-				bad[4] ^= 1 // a gzip's time, a tar's name, a manifest's key
+				bad := append(bytes.Clone(good), ' ')
+				if hex == blob.Hex {
+					bad = bytes.Clone(good)
+					bad[map[string]int{"plain": 512, "gzip": 4}[name]] ^= 1 // the file's content, gzip's time
+				}
 				s := openStore(t)
 				writeFile(t, path, bad)
-				if _, err := Pull(testContext(t), s, ref, FetchOptions{}); err == nil || fault.Remedy(err) == "" {
+				if _, err := Pull(testContext(t), s, ref, FetchOptions{}); err == nil || !strings.Contains(err.Error(), "verify") {
 					t.Errorf("%s altered: %v, remedy %q", hex, err, fault.Remedy(err))
 				}
 				writeFile(t, path, good)
@@ -466,5 +472,19 @@ func TestMksquashfsFailures(t *testing.T) {
 				t.Errorf("got %v (%v), remedy %q", err, fault.Of(err), fault.Remedy(err))
 			}
 		})
+	}
+}
+
+// TestEndlessBlobIsCutOff: a registry that never stops sending must not fill
+// the disk before the digest is looked at.
+func TestEndlessBlobIsCutOff(t *testing.T) {
+	const size = 1000
+	v, err := verify(io.MultiReader(bytes.NewReader(make([]byte, 100*size)), iotest.ErrReader(errors.New("read on"))), "blob", hashOf(nil), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, v, make([]byte, size/2))
+	if n > size || fault.Of(err) != fault.Site {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

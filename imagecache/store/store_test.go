@@ -18,7 +18,7 @@ import (
 )
 
 // accountID stands for the account that pulls on managed nodes.
-const accountID = 61234
+const accountID = 59872
 
 // killEnv makes the test binary publish an image into the store it names and
 // die after the step in stepEnv.
