@@ -105,8 +105,6 @@ func indexTar(f *os.File) (map[string]member, error) {
 			members[name] = member{offset: offset, size: h.Size}
 		case tar.TypeSymlink:
 			links[name] = path.Join(path.Dir(name), h.Linkname)
-		case tar.TypeLink:
-			links[name] = path.Clean(h.Linkname)
 		}
 	}
 	for name, target := range links {

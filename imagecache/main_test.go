@@ -43,7 +43,7 @@ func helperMain(text string) error {
 		unix.Umask(0o077)
 	}
 	if tree := os.Getenv("BERTH_TEST_SQUASH"); tree != "" {
-		return Umoci{}.squash(ctx, tree, tree+".sqfs", nil)
+		return Umoci{Mksquashfs: os.Getenv("BERTH_TEST_PROGRAM")}.squash(ctx, tree, tree+".sqfs", nil)
 	}
 	ref, err := ParseReference(text)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -486,5 +487,40 @@ func TestEndlessBlobIsCutOff(t *testing.T) {
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, v, make([]byte, size/2))
 	if n > size || fault.Of(err) != fault.Site {
 		t.Errorf("%d bytes, %v", n, err)
+	}
+}
+
+// TestMksquashfsEndsWithUs kills a pull while mksquashfs runs. That must end,
+// too: it would go on writing into a folder that is swept.
+func TestMksquashfsEndsWithUs(t *testing.T) {
+	h := newHelper(t, nobodyID)
+	fifo := filepath.Join(h.dir, "alive")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Chown(fifo, h.uid, -1)); err != nil {
+		t.Fatal(err)
+	}
+	// The stand-in keeps the fifo open for writing as long as it lives.
+	program := filepath.Join(h.dir, "mksquashfs")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec >"+fifo+"\necho ready\nexec sleep 60\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := h.command(testContext(t), mustParse(t, "x"), "BERTH_TEST_SQUASH="+h.dir, "BERTH_TEST_PROGRAM="+program)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	alive, err := os.Open(fifo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.Close()
+	if err := alive.SetReadDeadline(time.Now().Add(testTimeout / 2)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(alive, make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if _, err := io.ReadAll(alive); err != nil {
+		t.Errorf("it lives on: %v", err)
 	}
 }

@@ -356,3 +356,21 @@ func TestSchema1SaysSo(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestZstdWindow: a frame of 12 bytes may ask for any amount of memory.
+func TestZstdWindow(t *testing.T) {
+	for window, ok := range map[byte]bool{17 << 3: true, 18 << 3: false} { // 128 MiB, 256 MiB
+		frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, window, 1, 0, 0} // one empty raw block
+		r, err := decompress(bytes.NewReader(frame))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.ReadAll(r)
+		if (err == nil) != ok {
+			t.Errorf("window %#x: %v", window, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

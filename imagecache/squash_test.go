@@ -3,6 +3,7 @@ package imagecache
 import (
 	"archive/tar"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"os"
@@ -282,6 +283,24 @@ func TestNoExtendedAttributes(t *testing.T) {
 	}
 }
 
+// TestAttributesOfTheDisk: a disk may give files attributes that no layer has
+// (SELinux labels, above all). They do not get into the image either.
+func TestAttributesOfTheDisk(t *testing.T) {
+	tree := t.TempDir()
+	name := filepath.Join(tree, "f")
+	writeFile(t, name, nil)
+	if err := unix.Lsetxattr(name, "user.label", []byte("x"), 0); err != nil {
+		t.Skipf("this disk holds no attributes: %v", err)
+	}
+	squashfs := filepath.Join(t.TempDir(), "out.sqfs")
+	if err := (Umoci{}).squash(testContext(t), tree, squashfs, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Llistxattr(filepath.Join(extract(t, squashfs), "f"), nil); n != 0 && err == nil {
+		t.Errorf("%d bytes of attribute names", n)
+	}
+}
+
 func TestTimes(t *testing.T) {
 	fixed := file("d/f", 0o644, "x")
 	fixed.ModTime = time.Unix(1_234_567_890, 0)
@@ -291,10 +310,20 @@ func TestTimes(t *testing.T) {
 	past.ModTime = time.Unix(-1, 0)
 	stamped := dir("stamped", 0o755)
 	stamped.ModTime = time.Unix(1_111_111_111, 0)
-	root := extract(t, convertTars(t, Umoci{}, tarOf(t, fixed, future, past, stamped, device("stamped/dev", tar.TypeChar)),
-		tarOf(t, file("stamped/later", 0o644, ""))))
+	// The folder "gone" is made on the way through a link that took the place
+	// of a folder that was known to exist.
+	squashfs := convertTars(t, Umoci{}, tarOf(t, fixed, future, past, stamped, device("stamped/dev", tar.TypeChar)),
+		tarOf(t, file("stamped/later", 0o644, ""), file("x/a", 0o644, ""), symlink("x", "gone"), file("x/b", 0o644, "")))
+	raw, err := os.ReadFile(squashfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made := binary.LittleEndian.Uint32(raw[8:]); made != 0 {
+		t.Errorf("the file says it was made at %d", made)
+	}
+	root := extract(t, squashfs)
 	for name, want := range map[string]int64{
-		"d/f": 1_234_567_890, "d": 0, ".": 0, "past": 0, "future": 1<<32 - 1, "stamped": 1_111_111_111,
+		"d/f": 1_234_567_890, "d": 0, ".": 0, "past": 0, "gone": 0, "future": 1<<32 - 1, "stamped": 1_111_111_111,
 	} {
 		info, err := os.Stat(filepath.Join(root, name))
 		if err != nil {
