@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,11 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -210,160 +206,6 @@ func TestBrokenTransferIsBegunAgain(t *testing.T) {
 	}
 }
 
-// TestManyProcessesConvertOnce starts many pulls of one image at once.
-func TestManyProcessesConvertOnce(t *testing.T) {
-	r := newTestRegistry(t)
-	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, strings.Repeat("content", 1<<16)))))
-	h := newHelper(t, nobodyID)
-	var cmds []*exec.Cmd
-	outs := make([]bytes.Buffer, 12)
-	for i := range outs {
-		cmd := h.command(testContext(t), ref)
-		cmd.Stdout, cmd.Stderr = &outs[i], &outs[i]
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		cmds = append(cmds, cmd)
-	}
-	for i, cmd := range cmds {
-		if err := cmd.Wait(); err != nil || outs[i].String() != outs[0].String() {
-			t.Errorf("%v: %s", err, outs[i].String())
-		}
-	}
-	if n := h.conversions(t); n != 1 {
-		t.Errorf("%d conversions", n)
-	}
-	checkNoLeftovers(t, h.storeDir())
-}
-
-// TestCrash kills a pull in each of its phases. Nothing may be visible, and
-// the next pull must work and clean up.
-func TestCrash(t *testing.T) {
-	r := newTestRegistry(t)
-	ref := r.push(t, "x:1", imageOf(t, hardImage(t)...))
-	for _, phase := range []Phase{PhasePull, PhaseUnpack, PhaseSquash, PhasePublish} {
-		t.Run(string(phase), func(t *testing.T) {
-			h := newHelper(t, nobodyID)
-			err := h.command(testContext(t), ref, "BERTH_TEST_KILL="+string(phase)).Run()
-			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.Exited() {
-				t.Fatalf("was not killed: %v", err)
-			}
-			if entries, err := os.ReadDir(filepath.Join(h.storeDir(), "images/sha256")); err != nil || len(entries) > 0 {
-				t.Errorf("visible: %v, %v", entries, err)
-			}
-			h.pull(t, ref)
-			checkNoLeftovers(t, h.storeDir())
-		})
-	}
-}
-
-// TestCrashAtAnyTime kills pulls after ever longer times, into one store.
-func TestCrashAtAnyTime(t *testing.T) {
-	r := newTestRegistry(t)
-	h := newHelper(t, nobodyID)
-	for i := range 15 {
-		img := imageOf(t, tarOf(t, file("f", 0o644, strings.Repeat("content", 1<<14)), file("n", 0o644, string(rune('a'+i)))))
-		ref := r.push(t, "x:1", img)
-		cmd := h.command(testContext(t), ref)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		killer := time.AfterFunc(time.Duration(10+i*6)*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait()
-		killer.Stop()
-		checkComplete(t, h.storeDir())
-	}
-	h.pull(t, r.push(t, "x:1", imageOf(t, tarOf(t, file("last", 0o644, "")))))
-	checkNoLeftovers(t, h.storeDir())
-}
-
-// checkComplete reads every image that the store shows.
-func checkComplete(t *testing.T, root string) {
-	t.Helper()
-	s, err := store.OpenExisting(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return // killed before it made a store
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	images, err := s.List()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, im := range images {
-		if got := readTree(t, im.Rootfs())["f"]; len(got) < 1<<14 {
-			t.Errorf("%v: %d bytes", im.Digest(), len(got))
-		}
-		if _, err := im.Manifest(); err != nil {
-			t.Error(err)
-		}
-		if _, err := im.Record(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func TestAnswers(t *testing.T) {
-	r := newTestRegistry(t)
-	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
-	now := time.Now()
-	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"))
-	a.now = func() time.Time { return now }
-	resolve := func(p Platform) store.Digest {
-		t.Helper()
-		d, err := a.Resolve(testContext(t), ref, p, Network{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d
-	}
-	old := filepath.Join(a.dir, "old.json")
-	if err := os.MkdirAll(a.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, old, nil)
-	if err := os.Chtimes(old, now, now.Add(-2*AnswerTTL)); err != nil {
-		t.Fatal(err)
-	}
-	first := resolve(Platform{})
-	if _, err := os.Stat(old); err == nil {
-		t.Error("an old answer stays for ever")
-	}
-	moved := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "moved"))))
-	if second := resolve(HostPlatform()); second != first || r.gets.Load() != 0 {
-		t.Errorf("asked again: %d requests, %v", r.gets.Load(), second)
-	}
-	now = now.Add(AnswerTTL)
-	if third := resolve(Platform{}); third == first || r.gets.Load() == 0 {
-		t.Errorf("%v is too old to be believed", third)
-	}
-	if err := os.WriteFile(a.path(answer{Reference: moved.String(), Platform: HostPlatform().String()}), []byte("{broken"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	resolve(Platform{})
-}
-
-// TestAnswersManyAtOnce lets many ask at once; all get the answer.
-func TestAnswersManyAtOnce(t *testing.T) {
-	r := newTestRegistry(t)
-	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
-	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"))
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			if _, err := a.Resolve(testContext(t), ref, Platform{}, Network{}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if entries, _ := os.ReadDir(a.dir); len(entries) != 1 {
-		t.Errorf("left behind: %v", entries)
-	}
-}
-
 func TestDiskFull(t *testing.T) {
 	r := newTestRegistry(t)
 	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
@@ -487,40 +329,5 @@ func TestEndlessBlobIsCutOff(t *testing.T) {
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, v, make([]byte, size/2))
 	if n > size || fault.Of(err) != fault.Site {
 		t.Errorf("%d bytes, %v", n, err)
-	}
-}
-
-// TestMksquashfsEndsWithUs kills a pull while mksquashfs runs. That must end,
-// too: it would go on writing into a folder that is swept.
-func TestMksquashfsEndsWithUs(t *testing.T) {
-	h := newHelper(t, nobodyID)
-	fifo := filepath.Join(h.dir, "alive")
-	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Chown(fifo, h.uid, -1)); err != nil {
-		t.Fatal(err)
-	}
-	// The stand-in keeps the fifo open for writing as long as it lives.
-	program := filepath.Join(h.dir, "mksquashfs")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\nexec >"+fifo+"\necho ready\nexec sleep 60\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := h.command(testContext(t), mustParse(t, "x"), "BERTH_TEST_SQUASH="+h.dir, "BERTH_TEST_PROGRAM="+program)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	alive, err := os.Open(fifo)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer alive.Close()
-	if err := alive.SetReadDeadline(time.Now().Add(testTimeout / 2)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(alive, make([]byte, len("ready\n"))); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	if _, err := io.ReadAll(alive); err != nil {
-		t.Errorf("it lives on: %v", err)
 	}
 }

@@ -313,7 +313,7 @@ func TestTimes(t *testing.T) {
 	// The folder "gone" is made on the way through a link that took the place
 	// of a folder that was known to exist.
 	squashfs := convertTars(t, Umoci{}, tarOf(t, fixed, future, past, stamped, device("stamped/dev", tar.TypeChar)),
-		tarOf(t, file("stamped/later", 0o644, ""), file("x/a", 0o644, ""), symlink("x", "gone"), file("x/b", 0o644, "")))
+		tarOf(t, file("stamped/later", 0o644, ""), file("x/a", 0o644, ""), file("x/c", 0o644, ""), symlink("x", "gone"), file("x/b", 0o644, "")))
 	raw, err := os.ReadFile(squashfs)
 	if err != nil {
 		t.Fatal(err)
