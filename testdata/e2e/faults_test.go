@@ -12,13 +12,22 @@ import (
 	"github.com/berth-hpc/berth/testdata/cluster"
 )
 
-// A registry that takes connections and never answers.
-const silent = "10.97.0.1:5001"
+// A registry whose answers never end: a byte a second.
+const slow = "10.97.0.1:5001"
 
-func (s *site) startSilentRegistry(t *testing.T) {
+func (s *site) startSlowRegistry(t *testing.T) {
 	t.Helper()
-	s.Spawn("silent", cluster.Command{Machine: "ctl", Args: []string{"perl", "-MIO::Socket::INET", "-e",
-		`my $s = IO::Socket::INET->new(LocalAddr => "` + silent + `", Listen => 128, ReuseAddr => 1) or die; sleep 1000 while 1`}})
+	s.Spawn("slow", cluster.Command{Machine: "ctl", Args: []string{"perl", "-MIO::Socket::INET", "-e", `
+		$SIG{CHLD} = "IGNORE";
+		my $server = IO::Socket::INET->new(LocalAddr => "` + slow + `", Listen => 128, ReuseAddr => 1) or die;
+		while (my $client = $server->accept) {
+			next if fork;
+			$client->autoflush(1);
+			while (<$client>) { last if /^\r\n/ }
+			print $client "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n";
+			print $client "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n";
+			while (sleep 1) { print $client " " or exit }
+		}`}})
 }
 
 // submit submits a job as alice and returns its number.
@@ -57,7 +66,7 @@ func (s *site) running(t *testing.T, id string) {
 	t.Helper()
 	until(t, 20*time.Second, "job "+id+" runs", func() bool { return s.job(t, id, "JobState") == "RUNNING" })
 	until(t, 20*time.Second, "its task waits", func() bool {
-		return s.With(t).Run(t.Context(), "n1", "root", "pgrep", "-f", "berth-create step").Code == 0
+		return s.With(t).Run(t.Context(), "n1", "root", "pgrep", "-f", "[b]erth-create step").Code == 0
 	})
 }
 
@@ -73,10 +82,10 @@ func (s *site) ended(t *testing.T, id string, limit time.Duration) (state, code 
 // TestWaitingForAnImage: a job whose image does not come waits where the user
 // can end it, the prolog does not wait with it, and no node is drained.
 func TestWaitingForAnImage(t *testing.T) {
-	config := fmt.Sprintf("[registry.%q]\ninsecure = true\n[container]\n", silent)
+	config := fmt.Sprintf("[registry.%q]\ninsecure = true\n[container]\n", slow)
 	s := newSite(t, withConfig(config), withConf("PrologEpilogTimeout=8", "KillWait=5", "PrologFlags=Alloc"), withJobContainer)
-	s.startSilentRegistry(t)
-	hang := "-w n1 -o /shared/%j.out --container-image=" + silent + "/x:1 --wrap 'echo ran'"
+	s.startSlowRegistry(t)
+	hang := "-w n1 -o /shared/%j.out --container-image=" + slow + "/x:1 --wrap 'echo ran'"
 
 	t.Run("scancel", func(t *testing.T) {
 		id := s.submit(t, hang)
@@ -98,7 +107,7 @@ func TestWaitingForAnImage(t *testing.T) {
 		}
 		s.idle(t)
 	})
-	for name, pattern := range map[string]string{"helper": "berth-create step", "worker": "berth node (prepare|work|fetch)"} {
+	for name, pattern := range map[string]string{"helper": "[b]erth-create step", "worker": "[b]erth node (worker|fetch)"} {
 		t.Run("kill -9 of the "+name, func(t *testing.T) {
 			id := s.submit(t, hang)
 			s.running(t, id)
