@@ -321,6 +321,27 @@ func TestMountPoints(t *testing.T) {
 	})
 }
 
+// An image whose WorkingDir is in none of its layers starts there all the same.
+func TestWorkdir(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users := b.users()
+	for config, want := range map[string]string{
+		``:                                      "/",
+		`{"config":{"WorkingDir":"/usr/lib"}}`:  "/usr/lib",
+		`{"config":{"WorkingDir":"/data/new"}}`: "/data/new",
+		`{"config":{"WorkingDir":"/var/run/new"}}`: "/run/new", // /var/run is a link to /run
+	} {
+		cr := b.creation(users, false)
+		cr.Request.Config = []byte(config)
+		if got := b.run(users, b.create(cr), false, "pwd -P"); got != want {
+			t.Errorf("config %s: started in %q, want %q", config, got, want)
+		}
+	}
+}
+
 func TestUserErrors(t *testing.T) {
 	if !launcher.PrivateMounts(t) {
 		return

@@ -15,6 +15,9 @@
 /* Enough for cleanup to end a worker; a job's nodes wait for it. */
 enum { CLEANUP_WAIT_MS = 10000, MESSAGE_MAX = 16 * 1024 };
 
+/* prepare returns by itself after prolog_wait; this is for one that hangs. */
+enum { PREPARE_SLACK_MS = 2000 };
+
 /* The message as a file, so that nobody blocks on a pipe. */
 static int message_file(const struct wire_writer *w) {
   int fd = memfd_create("berth-request", MFD_CLOEXEC);
@@ -77,11 +80,12 @@ void prolog_prepare(spank_t sp, const struct config *config) {
   add_owner(sp, &w);
   wire_add(&w, "image", image);
   wire_add(&w, "digest", digest == NULL ? "" : digest);
+  wire_add_number(&w, "wait", (unsigned long long)config->prolog_wait_ms);
   free(digest);
   if (w.failed)
     slurm_error("berth: the name of the job's image is too long to prepare it");
   else
-    run(config->berth, "prepare", &w, config->prolog_wait_ms);
+    run(config->berth, "prepare", &w, config->prolog_wait_ms + PREPARE_SLACK_MS);
 }
 
 void prolog_cleanup(spank_t sp, const struct config *config) {

@@ -50,7 +50,7 @@ func build(channel *os.File, req *launcher.Request) error {
 	if err := r.attachImage(channel, req.Image); err != nil {
 		return err
 	}
-	binds, err := prepare(req, r)
+	binds, err := prepare(req, r, image)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func build(channel *os.File, req *launcher.Request) error {
 
 // prepare turns what was asked into binds whose targets exist, and mounts the
 // overlay under them.
-func prepare(req *launcher.Request, r *rootfs) ([]bind, error) {
+func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, error) {
 	lookUp(&req.User)
 	if err := writeAccounts(req, r.image, r.work); err != nil {
 		return nil, err
@@ -83,6 +83,9 @@ func prepare(req *launcher.Request, r *rootfs) ([]bind, error) {
 		return nil, err
 	}
 	if err := r.addPoints(binds); err != nil {
+		return nil, err
+	}
+	if err := r.addWorkdir(image.Config.WorkingDir); err != nil {
 		return nil, err
 	}
 	return binds, r.mount(req.Writable)

@@ -47,16 +47,38 @@ func (r *rootfs) addPoints(binds []bind) error {
 		if err != nil {
 			return err
 		}
-		full, err := securejoin.SecureJoin(r.image, binds[i].target)
+		rel, err := r.resolve(binds[i].target)
 		if err != nil {
 			return fmt.Errorf("resolve mount target %s: %w", binds[i].target, err)
 		}
-		rel := strings.TrimPrefix(strings.TrimPrefix(full, r.image), "/")
 		if err := r.addPoint(rel, isDir); err != nil {
 			return userError(fmt.Sprintf("mount target %s: %v", binds[i].target, err),
 				"choose another target: the image has something else there")
 		}
 		binds[i].target = "/" + rel
+	}
+	return nil
+}
+
+// resolve follows the symbolic links of the image in p and returns the path
+// within the image, without a leading slash.
+func (r *rootfs) resolve(p string) (string, error) {
+	full, err := securejoin.SecureJoin(r.image, p)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(full, r.image), "/"), nil
+}
+
+// addWorkdir makes the image's own WorkingDir when the image lacks it, as
+// other runtimes do: a Dockerfile's WORKDIR need not have made a layer.
+func (r *rootfs) addWorkdir(dir string) error {
+	rel, err := r.resolve(dir)
+	if err != nil || rel == "" {
+		return err
+	}
+	if err := r.addPoint(rel, true); err != nil {
+		return userError(fmt.Sprintf("the image's WorkingDir %s: %v", dir, err), "give --container-workdir")
 	}
 	return nil
 }
