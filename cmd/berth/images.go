@@ -29,10 +29,12 @@ func (c *imagesCmd) Run(s *session) error {
 		return s.printJSON(held)
 	}
 	t := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "IMAGE\tDIGEST\tSIZE\tCREATED\tSTORE")
+	fmt.Fprintln(t, "IMAGE\tDIGEST\tSIZE\tCREATED\tFROM\tPULL\tCONVERT\tSTORE")
 	for _, h := range held {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", orDash(printable(strings.Join(h.Record.References, " "))),
-			short(h.Record.Digest), megabytes(h.Record.Squashed), h.Record.Created.Local().Format(time.DateTime), h.Store)
+		took := h.Record.Seconds
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.1f s\t%.1f s\t%s\n", orDash(printable(strings.Join(h.Record.References, " "))),
+			short(h.Record.Digest), megabytes(h.Record.Squashed), h.Record.Created.Local().Format(time.DateTime),
+			orDash(printable(h.Record.Source)), took["pull"], took["unpack"]+took["squash"], h.Store)
 	}
 	return t.Flush()
 }
