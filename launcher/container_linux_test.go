@@ -354,7 +354,7 @@ func TestUserErrors(t *testing.T) {
 	}{
 		"missing source": {func(r *launcher.Request) { r.Mounts = []string{"/no/such:/x"} }, "source path does not exist: /no/such"},
 		"escape":         {func(r *launcher.Request) { r.Mounts = []string{"/tmp:../home"} }, "leaves the container"},
-		"bad source":     {func(r *launcher.Request) { r.Mounts = []string{"devpts:/x"} }, "must begin with / or ."},
+		"bad source":     {func(r *launcher.Request) { r.Mounts = []string{"devpts:/x"} }, "must begin with a slash or a dot"},
 		"bad flag":       {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/x:zz"} }, `unknown flag "zz"`},
 		"on a file":      {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/usr/lib/file"} }, "mounted onto a file"},
 		"below a file":   {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/usr/lib/file/x"} }, "a file is in the way"},

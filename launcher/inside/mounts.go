@@ -108,7 +108,7 @@ func parseMount(item, dir string) (bind, error) {
 		b.remove = true
 		return b, checkTarget(&b)
 	case !strings.HasPrefix(b.source, "/") && !strings.HasPrefix(b.source, "."):
-		return b, fmt.Errorf("the source must begin with / or .")
+		return b, fmt.Errorf("the source must begin with a slash or a dot")
 	}
 	if !filepath.IsAbs(b.source) {
 		b.source = filepath.Join(dir, b.source)
