@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// FileSpec is what `bench files` reads as JSON on standard input. It answers
+// with samples by the name of the work.
+type FileSpec struct {
+	Dir    string        `json:"dir"`
+	Image  string        `json:"image"`
+	Rounds int           `json:"rounds"`
+	Cold   int           `json:"cold"`
+	Limit  time.Duration `json:"limit"` // for each kind of work
+}
+
+const imports = "import"
+
+// work is what is done on the file systems. The walks stay in /usr, where
+// none of the containers has mounts.
+func work() map[string][]string {
+	return map[string][]string{
+		imports: {"python3", "-c", "import numpy, scipy.stats, pandas"},
+		"find":  {"sh", "-c", "exec find /usr -xdev >/dev/null"},
+		"stat":  {"sh", "-c", "exec ls -lnR /usr >/dev/null"},
+	}
+}
+
+func runFiles(ctx context.Context, in io.Reader, out io.Writer) error {
+	var spec FileSpec
+	if err := json.NewDecoder(in).Decode(&spec); err != nil {
+		return fmt.Errorf("read what to measure: %w", err)
+	}
+	r, err := newRoots(ctx, spec.Dir, spec.Image)
+	if err != nil {
+		return err
+	}
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	results := map[string][]Sample{}
+	for name, args := range work() {
+		bounded, cancel := context.WithTimeout(ctx, spec.Limit)
+		results[name] = interleave(bounded, spec.Rounds, variants(args), func(v Variant) Sample { return r.run(ctx, v) })
+		cancel()
+	}
+	if results["cold"], err = cold(ctx, r, spec); err != nil {
+		return err
+	}
+	if err := r.close(ctx); err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(results)
+}
+
+func variants(args []string) []Variant {
+	var vs []Variant
+	for _, name := range rootNames() {
+		vs = append(vs, Variant{Name: name, Args: args})
+	}
+	return vs
+}
+
+// cold measures the first imports on file systems of which nothing is in
+// memory.
+func cold(ctx context.Context, r *roots, spec FileSpec) ([]Sample, error) {
+	bounded, cancel := context.WithTimeout(ctx, spec.Limit)
+	defer cancel()
+	var failed error
+	samples := interleave(bounded, spec.Cold, variants(work()[imports]), func(v Variant) Sample {
+		if failed == nil {
+			failed = r.forget(ctx)
+		}
+		if failed == nil {
+			failed = r.open(ctx)
+		}
+		if failed != nil {
+			return Sample{Code: -1}
+		}
+		return r.run(ctx, v)
+	})
+	return samples, failed
+}

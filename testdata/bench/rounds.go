@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Variant is one of the things that are compared: a command line.
+type Variant struct {
+	Name string   `json:"name"`
+	Args []string `json:"args"`
+}
+
+// A Sample is one run of a variant. Times are seconds; CPU is user and system
+// time of the process and of the children it waited for.
+type Sample struct {
+	Variant string  `json:"variant"`
+	Round   int     `json:"round"`
+	Wall    float64 `json:"wall"`
+	CPU     float64 `json:"cpu"`
+	Code    int     `json:"code"`
+	Out     string  `json:"out,omitempty"`
+}
+
+// oneRun bounds a single run.
+const oneRun = time.Minute
+
+// order is that of the variants in a round: reversed in every other one and
+// rotated in between, so that none always follows the same.
+func order(vs []Variant, round int) []Variant {
+	turn := round / 2 % len(vs)
+	out := append(slices.Clone(vs[turn:]), vs[:turn]...)
+	if round%2 == 1 {
+		slices.Reverse(out)
+	}
+	return out
+}
+
+// interleave runs every variant once to warm up, and then rounds of all
+// variants: A B, B A, A B, … It ends early, after whole rounds, with ctx.
+func interleave(ctx context.Context, rounds int, vs []Variant, run func(Variant) Sample) []Sample {
+	var samples []Sample
+	for _, v := range vs {
+		run(v)
+	}
+	for round := range rounds {
+		if ctx.Err() != nil {
+			break
+		}
+		for _, v := range order(vs, round) {
+			s := run(v)
+			s.Variant, s.Round = v.Name, round
+			samples = append(samples, s)
+		}
+	}
+	return samples
+}
+
+// execute runs a prepared command and times it.
+func execute(cmd *exec.Cmd) Sample {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second
+	begin := time.Now()
+	err := cmd.Run()
+	s := Sample{Wall: time.Since(begin).Seconds(), Code: -1}
+	if p := cmd.ProcessState; p != nil {
+		s.Code = p.ExitCode()
+		s.CPU = (p.UserTime() + p.SystemTime()).Seconds()
+	}
+	s.Out = strings.TrimSpace(out.String()[:min(out.Len(), 500)])
+	if s.Code == 0 && err != nil {
+		s.Code = -1
+	}
+	return s
+}
+
+// A Spec is what the program, started on a machine of the cluster as
+// `bench rounds`, reads as JSON on its standard input. It answers with the
+// samples.
+type Spec struct {
+	Rounds   int       `json:"rounds"`
+	Variants []Variant `json:"variants"`
+	// Settle is run before each sample until it prints nothing.
+	Settle []string      `json:"settle"`
+	Limit  time.Duration `json:"limit"`
+}
+
+func runRounds(ctx context.Context, in io.Reader, out io.Writer) error {
+	var spec Spec
+	if err := json.NewDecoder(in).Decode(&spec); err != nil {
+		return fmt.Errorf("read what to run: %w", err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, spec.Limit)
+	defer cancel()
+	var unsettled error
+	samples := interleave(bounded, spec.Rounds, spec.Variants, func(v Variant) Sample {
+		unsettled = errors.Join(unsettled, settle(ctx, spec.Settle))
+		one, cancel := context.WithTimeout(ctx, oneRun)
+		defer cancel()
+		return execute(exec.CommandContext(one, v.Args[0], v.Args[1:]...))
+	})
+	if unsettled != nil {
+		return unsettled
+	}
+	return json.NewEncoder(out).Encode(samples)
+}
+
+// settle waits for the jobs of the sample before to be gone from their nodes:
+// what a job leaves to do must not be charged to the next one.
+func settle(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, oneRun)
+	defer cancel()
+	for {
+		out, err := exec.CommandContext(ctx, args[0], args[1:]...).Output()
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", strings.Join(args, " "), err)
+		}
+		if len(bytes.TrimSpace(out)) == 0 {
+			return nil
+		}
+	}
+}
+
+// pairs takes a value of the samples of two variants, round by round. Rounds
+// in which a run failed are dropped and counted.
+func pairs(samples []Sample, base, ours string, value func(Sample) (float64, bool)) (ps []pair, dropped int) {
+	rounds := map[int]map[string]float64{}
+	for _, s := range samples {
+		if rounds[s.Round] == nil {
+			rounds[s.Round] = map[string]float64{}
+		}
+		if v, ok := value(s); ok && s.Code == 0 {
+			rounds[s.Round][s.Variant] = v
+		}
+	}
+	for _, r := range rounds {
+		b, okBase := r[base]
+		o, okOurs := r[ours]
+		if !okBase || !okOurs {
+			dropped++
+			continue
+		}
+		ps = append(ps, pair{b, o})
+	}
+	return ps, dropped
+}
+
+func wall(s Sample) (float64, bool) { return s.Wall, true }
+func cpu(s Sample) (float64, bool)  { return s.CPU, true }

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// srun compares how long a warm `srun true` takes in the tiny image and bare.
+func (b *bench) srun(ctx context.Context) error {
+	for _, shape := range []struct {
+		name   string
+		args   []string
+		target float64
+	}{
+		{"one task", tasks(1), 60},
+		{"32 tasks on one node", tasks(32), 0},
+		{"three nodes", []string{"-N3"}, 0},
+	} {
+		samples, err := b.alternate(ctx, b.rounds,
+			Variant{Name: "bare", Args: append(srun(shape.args...), "true")},
+			Variant{Name: "container", Args: append(srun(shape.args...), image("tiny"), "true")})
+		if err != nil {
+			return err
+		}
+		c := comparison{
+			section: "warm srun true", name: shape.name, unit: "ms", base: "bare", ours: "container",
+			scale: 1000, statistic: "difference", target: shape.target,
+		}
+		if err := b.compare(c, samples, wall); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mpi compares latency and bandwidth between two ranks of the image's Open MPI
+// with those of the host's, which runs the same source.
+func (b *bench) mpi(ctx context.Context) error {
+	for _, shape := range []struct {
+		name   string
+		args   []string
+		rounds int
+	}{
+		{"one node", tasks(2), b.rounds},
+		{"two nodes", []string{"-N2", "-n2"}, (b.rounds + 2) / 3},
+	} {
+		args := append(srun(shape.args...), "--mpi=pmix")
+		samples, err := b.alternate(ctx, shape.rounds,
+			Variant{Name: "bare", Args: append(args[:len(args):len(args)], "/opt/bench/mpi-pingpong")},
+			Variant{Name: "container", Args: append(args[:len(args):len(args)], image("mpi"), "mpi-pingpong")})
+		if err != nil {
+			return err
+		}
+		latency := comparison{section: "MPI latency, 8 bytes", name: shape.name, unit: "µs", base: "bare", ours: "container", scale: 1, statistic: "ratio"}
+		bandwidth := latency
+		bandwidth.section, bandwidth.unit = "MPI bandwidth, 1 MiB", "MiB/s"
+		if err := errors.Join(
+			b.compare(latency, samples, printed("latency_us")),
+			b.compare(bandwidth, samples, printed("bandwidth_mib_s")),
+		); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printed reads NAME=NUMBER out of what a run printed.
+func printed(name string) func(Sample) (float64, bool) {
+	pattern := regexp.MustCompile(`\b` + name + `=([0-9.]+)`)
+	return func(s Sample) (float64, bool) {
+		m := pattern.FindStringSubmatch(s.Out)
+		if m == nil {
+			return 0, false
+		}
+		v, err := strconv.ParseFloat(m[1], 64)
+		return v, err == nil
+	}
+}
+
+// files compares the file systems that a container can have.
+func (b *bench) files(ctx context.Context) error {
+	squashfs, err := b.converted(ctx, "python")
+	if err != nil {
+		return err
+	}
+	spec, err := json.Marshal(FileSpec{Dir: filepath.Join(b.work, "files"), Image: squashfs, Rounds: b.rounds, Cold: max(5, b.rounds/6), Limit: sectionLimit})
+	if err != nil {
+		return err
+	}
+	// The mounts made there are nobody else's, and go with the process.
+	out, err := output(exec.CommandContext(ctx, "unshare", "--mount", "--propagation=slave", filepath.Join(b.work, "bench"), "files"), spec)
+	if err != nil {
+		return err
+	}
+	var results map[string][]Sample
+	if err := json.Unmarshal(out, &results); err != nil {
+		return fmt.Errorf("read samples: %w", err)
+	}
+	return b.compareFiles(results)
+}
+
+// converted makes a node convert an image and returns its squashfs.
+func (b *bench) converted(ctx context.Context, name string) (string, error) {
+	const images = "machines/n1/root/var/lib/berth/images"
+	if _, err := b.on(ctx, "ctl", "alice", nil, append(srun(tasks(1)...), image(name), "true")...); err != nil {
+		return "", err
+	}
+	var found string
+	err := filepath.WalkDir(filepath.Join(b.dir, images), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "record.json" {
+			return err
+		}
+		record, err := os.ReadFile(path)
+		if strings.Contains(string(record), registry+"/"+name+":1") {
+			found = filepath.Join(filepath.Dir(path), "rootfs.sqfs")
+		}
+		return err
+	})
+	if err == nil && found == "" {
+		err = fmt.Errorf("no node has an image of %s", name)
+	}
+	return found, err
+}
+
+func (b *bench) compareFiles(results map[string][]Sample) error {
+	const python = "python3 -c 'import numpy, scipy.stats, pandas'"
+	seconds := func(name, base, ours string, target float64) comparison {
+		return comparison{section: name, name: ours + " against " + base, unit: "s", base: base, ours: ours, scale: 1, statistic: "ratio", target: target}
+	}
+	var failed []error
+	add := func(c comparison, work string, value func(Sample) (float64, bool)) {
+		failed = append(failed, b.compare(c, results[work], value))
+	}
+	add(seconds(python+", warm", inExt4, inBerth, 1), imports, wall)
+	add(seconds(python+", warm, CPU time", inExt4, inBerth, 0), imports, cpu)
+	add(seconds(python+", warm", inSquashfs, inBerth, 1.05), imports, wall)
+	add(seconds(python+", warm, CPU time", inSquashfs, inBerth, 0), imports, cpu)
+	for work, name := range map[string]string{"find": "find /usr", "stat": "ls -lnR /usr"} {
+		add(seconds(name+", warm", inSquashfs, inBerth, 1.05), work, wall)
+		add(seconds(name+", warm, CPU time", inSquashfs, inBerth, 0), work, cpu)
+		add(seconds(name+", warm", inExt4, inBerth, 0), work, wall)
+	}
+	add(seconds(python+", cold", inExt4, inBerth, 0), "cold", wall)
+	return errors.Join(failed...)
+}
+
+// joinTimes is the file that clock/joinclock.c writes, below the cluster's folder.
+const joinTimes = "shared/join.ns"
+
+// join measures a task's join in slurmstepd, with a plugin that has a clock.
+func (b *bench) join(ctx context.Context) error {
+	if err := b.usePlugin("/opt/bench/timed/lib/berth/spank_berth.so"); err != nil {
+		return err
+	}
+	for _, shape := range []struct {
+		name   string
+		tasks  int
+		target float64
+	}{{"1 task in a step", 1, 100}, {"8 tasks in a step", 8, 100}} {
+		file := filepath.Join(b.dir, joinTimes)
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		v := Variant{Name: "container", Args: append(srun(tasks(shape.tasks)...), image("tiny"), "true")}
+		if _, err := b.alternate(ctx, 2*b.rounds, v); err != nil {
+			return err
+		}
+		if err := b.joinLines(file, shape.name, shape.target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) joinLines(file, name string, target float64) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var all, entering []pair
+	for line := range bytes.Lines(data) {
+		var total, enter float64
+		if _, err := fmt.Sscan(string(line), &total, &enter); err != nil {
+			return fmt.Errorf("read %s: %w", file, err)
+		}
+		all, entering = append(all, pair{ours: total}), append(entering, pair{ours: enter})
+	}
+	c := comparison{section: "a task's join in task_init", name: name, unit: "µs", ours: "join", scale: 1e-3, statistic: "median", target: target}
+	l, err := c.line(all, 0)
+	if err != nil {
+		return err
+	}
+	b.add(l)
+	c.section, c.target = "of that, entering the namespaces", 0
+	if l, err = c.line(entering, 0); err != nil {
+		return err
+	}
+	b.add(l)
+	return nil
+}
