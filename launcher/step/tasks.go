@@ -194,11 +194,11 @@ func (t *tasks) watch(ctx context.Context) {
 func (t *tasks) dropDead() int {
 	t.mu.Lock()
 	waiting := slices.Clone(t.queue)
-	t.mu.Unlock()
 	fds := make([]unix.PollFd, len(waiting))
 	for i, f := range waiting {
 		fds[i].Fd = int32(f.Fd()) // no events asked: a hang-up is always reported
 	}
+	t.mu.Unlock()
 	_, _ = unix.Poll(fds, 1000)
 	t.mu.Lock()
 	defer t.mu.Unlock()
