@@ -1,7 +1,8 @@
-// Command registry serves container images to the tests: plain HTTP, no
-// users, on loopback or on an address of the test's own network. It runs as
-// whoever starts it, writes only below --dir, --log and --ready-file, and
-// ends on SIGTERM or SIGINT. What was pushed is there again after a restart.
+// Command registry serves container images to the tests: no users, plain HTTP
+// or HTTPS under a CA of its own, on loopback or on an address of the test's
+// own network. Repositories below faults/ fail as server.Faults says. It runs
+// as whoever starts it, writes only below --dir and the files that are named,
+// and ends on SIGTERM or SIGINT. What was pushed is there again after a restart.
 package main
 
 import (
@@ -26,6 +27,7 @@ type flags struct {
 	Dir       string `required:"" help:"Folder for blobs and manifests; made when missing." type:"path"`
 	Log       string `help:"Access log, appended to: method, path, status and bytes of each answer." type:"path"`
 	ReadyFile string `help:"Written with HOST:PORT once requests are answered." type:"path"`
+	CAFile    string `name:"ca-file" help:"Speak HTTPS; the certificate of the CA behind it, made at the start, is written here." type:"path"`
 }
 
 func main() {
@@ -45,13 +47,16 @@ func serve(ctx context.Context, f flags) error {
 		return err
 	}
 	defer out.Close()
-	reg, err := server.New(server.Options{Dir: f.Dir, Log: out})
+	reg, err := server.New(server.Options{Dir: f.Dir, Log: out, Wrap: server.Faults})
 	if err != nil {
 		return err
 	}
 	defer reg.Close()
 	l, err := net.Listen("tcp", f.Listen)
 	if err != nil {
+		return err
+	}
+	if l, err = secure(l, f.CAFile); err != nil {
 		return err
 	}
 	if err := announce(f.ReadyFile, l.Addr().String()); err != nil {
