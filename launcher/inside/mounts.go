@@ -85,8 +85,7 @@ func parseMounts(value, dir string) ([]bind, error) {
 
 func parseMount(item, dir string) (bind, error) {
 	fields := strings.Split(item, ":")
-	// SRC:FLAGS: a target begins with / or ., so that nothing else is meant.
-	if len(fields) == 2 && fields[0] != "umount" && fields[0] != "tmpfs" && !strings.HasPrefix(fields[1], "/") && !strings.HasPrefix(fields[1], ".") {
+	if len(fields) == 2 && hasFlagsOnly(fields) {
 		fields = []string{fields[0], fields[0], fields[1]}
 	}
 	b := bind{source: fields[0], target: fields[0], propagation: unix.MS_SLAVE | unix.MS_REC}
@@ -124,6 +123,13 @@ func parseMount(item, dir string) (bind, error) {
 		}
 	}
 	return b, checkTarget(&b)
+}
+
+// hasFlagsOnly recognises SRC:FLAGS. A target begins with / or ., so nothing
+// else can be meant.
+func hasFlagsOnly(fields []string) bool {
+	path := strings.HasPrefix(fields[0], "/") || strings.HasPrefix(fields[0], ".")
+	return path && fields[1] != "" && !strings.HasPrefix(fields[1], "/") && !strings.HasPrefix(fields[1], ".")
 }
 
 // checkTarget refuses targets that leave the root file system. Symbolic links
