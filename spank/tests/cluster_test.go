@@ -447,7 +447,7 @@ func testProlog(t *testing.T, b *testbed) {
 		return strings.Count(b.shared("berth.0.log"), "cleanup uid=0 euid=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C job="+id+" ") == 2
 	})
 	line := "prepare uid=0 euid=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C job=" + id +
-		" uid=2001 gid=2001 image=fine digest=sha256:0000000000000000000000000000000000000000000000000000000000000007 \n"
+		" uid=2001 gid=2001 image=fine digest=sha256:0000000000000000000000000000000000000000000000000000000000000007 wait=1000 \n"
 	if n := strings.Count(b.shared("berth.0.log"), line); n == 0 {
 		t.Errorf("no %q in\n%s", line, b.shared("berth.0.log"))
 	}
@@ -458,7 +458,7 @@ func testProlog(t *testing.T, b *testbed) {
 			t.Errorf("%s: after %v %v", image, took, r)
 		}
 	}
-	expect(t, b.Logs(), "node prepare did not end within 1000 ms", "node prepare failed")
+	expect(t, b.Logs(), "node prepare did not end within 3000 ms", "node prepare failed")
 }
 
 // hanging submits a job whose helper hangs, and returns when its task waits.
