@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -248,20 +249,42 @@ func (e *endpoint) authenticator(ctx context.Context) (authn.Authenticator, erro
 // Tries of one request and the wait before each further one.
 var retryWaits = [...]time.Duration{time.Second, 3 * time.Second}
 
-// request sends a GET and repeats it where that may help.
+// maxRetryAfter bounds how long a host may make us wait before another try.
+const maxRetryAfter = 20 * time.Second
+
+// request sends a GET and repeats it where that may help. When no time is left
+// for another try the answer counts that came, which says more than that the
+// time was over.
 func (e *endpoint) request(ctx context.Context, client *http.Client, path, accept string) (*http.Response, error) {
 	for try := 0; ; try++ {
 		resp, err := e.tryScheme(ctx, client, path, accept)
 		if try == len(retryWaits) || !worthRetry(ctx, resp, err) {
 			return resp, err
 		}
+		pause := max(retryWaits[try], retryAfter(resp))
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
+			return resp, err
+		}
 		if resp != nil {
 			resp.Body.Close()
 		}
-		if err := wait(ctx, retryWaits[try]); err != nil {
+		if err := wait(ctx, pause); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// retryAfter is what the host asks for, in seconds or not at all: nobody sends
+// the form with a date.
+func retryAfter(resp *http.Response) time.Duration {
+	if resp == nil {
+		return 0
+	}
+	seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 }
 
 // tryScheme sends a GET by HTTPS and then, where the host may speak it, by

@@ -1,0 +1,66 @@
+package imagecache
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// busy makes a registry answer 429 so many times, with Retry-After.
+func busy(reg *testRegistry, times int64, after string) *atomic.Int64 {
+	var refused atomic.Int64
+	reg.onRequest(func(w http.ResponseWriter, req *http.Request) bool {
+		if !strings.Contains(req.URL.Path, "/manifests/") || refused.Load() == times {
+			return false
+		}
+		refused.Add(1)
+		w.Header().Set("Retry-After", after)
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	return &refused
+}
+
+// With too little time left for another try, the user reads what the registry
+// answered, not that the time was over, and reads it at once.
+func TestNoTimeForAnotherTry(t *testing.T) {
+	reg := newTestRegistry(t)
+	busy(reg, 100, "1")
+	ctx, cancel := context.WithTimeout(testContext(t), 900*time.Millisecond)
+	defer cancel()
+	_, err := Resolve(ctx, mustParse(t, reg.host+"/x:1"), Platform{}, Network{})
+	if err == nil || !strings.Contains(err.Error(), "429 Too Many Requests") {
+		t.Errorf("%v", err)
+	}
+	if ctx.Err() != nil {
+		t.Error("it took all of the time")
+	}
+}
+
+// A registry that asks for patience gets it.
+func TestRetryAfter(t *testing.T) {
+	reg := newTestRegistry(t)
+	refused := busy(reg, 1, "2")
+	begin := time.Now()
+	_, err := Resolve(testContext(t), mustParse(t, reg.host+"/x:1"), Platform{}, Network{})
+	if err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begin); refused.Load() != 1 || took < 2*time.Second {
+		t.Errorf("asked again after %v", took)
+	}
+}
+
+func TestRetryAfterIsBounded(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"": 0, "3": 3 * time.Second, "999999": maxRetryAfter, "-5": -5 * time.Second, "Wed, 21 Oct 2026 07:28:00 GMT": 0,
+	} {
+		resp := &http.Response{Header: http.Header{"Retry-After": {value}}}
+		if got := retryAfter(resp); got != want {
+			t.Errorf("%q: %v, want %v", value, got, want)
+		}
+	}
+}
