@@ -15,11 +15,21 @@ __attribute__((noreturn)) static void refuse(const char *why) {
   exit(1);
 }
 
-/* Prints text line by line, after a lead. */
-static void say_lines(const char *lead, char *text) {
+static const char *without(const char *line, const char *lead) {
+  size_t len = strlen(lead);
+  return strncmp(line, lead, len) == 0 ? line + len : line;
+}
+
+/*
+ * Prints what berth wrote, line by line. What does not stop the job is not
+ * called an error.
+ */
+static void say_lines(char *text, bool is_error) {
   char *rest = NULL;
-  for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
-    slurm_spank_log("berth: %s%s", lead, strncmp(line, "berth: ", 7) == 0 ? line + 7 : line);
+  for (char *line = strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+    const char *words = without(line, "berth: ");
+    slurm_spank_log("berth: %s", is_error ? words : without(words, "error: "));
+  }
 }
 
 static void resolve(const struct config *config, struct request *r) {
@@ -29,10 +39,10 @@ static void resolve(const struct config *config, struct request *r) {
     r->digest = strdup(answer.digest);
     return;
   case RESOLVE_REFUSED:
-    say_lines("", answer.why);
+    say_lines(answer.why, true);
     exit(1);
   case RESOLVE_UNREACHABLE:
-    say_lines("", answer.why);
+    say_lines(answer.why, false);
     slurm_spank_log("berth: %s is not pinned: the job runs what the tag names when it starts",
                     r->image);
   }
