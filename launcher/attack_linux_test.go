@@ -208,6 +208,22 @@ func TestUserNamespacesAreChecked(t *testing.T) {
 	}
 }
 
+// A user may be in more groups than a map has lines.
+func TestManyGroups(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	many := user
+	for g := range 1000 {
+		many.Groups = append(many.Groups, 1_000_000_000+g)
+	}
+	users, err := launcher.NewUserNamespaces(t.Context(), selfExe, many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users.Close()
+}
+
 func dup(t *testing.T, files []*os.File) []*os.File {
 	t.Helper()
 	var out []*os.File

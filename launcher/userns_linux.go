@@ -87,14 +87,16 @@ func checkUserNamespaces(fds []*os.File, uid int) (*UserNamespaces, error) {
 		return nil, fmt.Errorf("create user namespaces: got %d descriptors", len(fds))
 	}
 	ns := &UserNamespaces{Outer: fds[0], Inner: fds[1]}
-	if err := ns.check(uid); err != nil {
+	if err := ns.Check(uid); err != nil {
 		ns.Close()
 		return nil, fmt.Errorf("check user namespaces: %w", err)
 	}
 	return ns, nil
 }
 
-func (ns *UserNamespaces) check(uid int) error {
+// Check says what is wrong with ns as the namespaces of a user: their type,
+// their owner, or that one is not the other's child.
+func (ns *UserNamespaces) Check(uid int) error {
 	for _, f := range []*os.File{ns.Outer, ns.Inner} {
 		if err := checkNSType(f, unix.CLONE_NEWUSER); err != nil {
 			return err

@@ -108,8 +108,7 @@ func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)
 }
 
 // UserNamespaces opens what an earlier step of the job pinned, or makes and
-// pins a pair. Of two steps that start together one wins; the other's pair is
-// dropped, so that their ranks share one.
+// pins a pair.
 func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error) {
 	mounts, err := launcher.OpenMounts(ctx, n.cfg.Node.RunDir)
 	if err != nil {
@@ -117,9 +116,25 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 	}
 	defer mounts.Close()
 	name := strconv.FormatUint(uint64(job), 10)
-	if users, err := openPins(mounts, name); !errors.Is(err, fs.ErrNotExist) {
-		return users, err
+	users, err := openPins(mounts, name)
+	if err == nil && users.Check(u.UID) == nil {
+		return users, nil
 	}
+	if err == nil {
+		// A job of somebody else had this number and its epilog never ran.
+		users.Close()
+		err = mounts.Unpin(ctx, name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return makePins(ctx, mounts, name, u)
+}
+
+// makePins makes a pair of namespaces and pins it. Of two steps that start
+// together one wins; the other's pair is dropped, so that their ranks share
+// one.
+func makePins(ctx context.Context, mounts *launcher.Mounts, name string, u launcher.User) (*launcher.UserNamespaces, error) {
 	users, err := launcher.NewUserNamespaces(ctx, "/proc/self/exe", u)
 	if err != nil {
 		return nil, err

@@ -25,7 +25,9 @@
 #include <unistd.h>
 
 #define CHANNEL 3
-#define MAX_GROUPS 1024
+#define MAX_GROUPS 65536 /* NGROUPS_MAX */
+#define MAP_SIZE 4096
+#define MAX_LINES 340
 
 /* Says why on descriptor 2, which the parent collects, and ends the process. */
 static void die(const char *step)
@@ -62,16 +64,24 @@ static void sync_wait(int fd)
 	}
 }
 
-/* "inside outside 1" lines; groups but the first are mapped to themselves. */
-static void gid_lines(char *buf, size_t size, gid_t inside, gid_t outside, const gid_t *groups, int n)
+/*
+ * "inside outside 1" lines; groups but the first are mapped to themselves. The
+ * kernel takes 340 lines and less than a page in one write (user_namespaces(7),
+ * Linux 4.15): further groups stay unmapped. Files of theirs belong to nobody
+ * inside, and access through them goes on as the kernel checks it outside.
+ */
+static void gid_lines(char map[MAP_SIZE], gid_t inside, gid_t outside, const gid_t *groups, int n)
 {
-	size_t used = (size_t)snprintf(buf, size, "%u %u 1\n", inside, outside);
+	int used = snprintf(map, MAP_SIZE, "%u %u 1\n", inside, outside);
 
-	for (int i = 0; i < n && used < size; i++)
-		used += (size_t)snprintf(buf + used, size - used, "%u %u 1\n", groups[i], groups[i]);
-	if (used >= size) {
-		errno = E2BIG;
-		die("gid map");
+	for (int i = 0; i < n && i < MAX_LINES - 1; i++) {
+		char line[32];
+		int len = snprintf(line, sizeof line, "%u %u 1\n", groups[i], groups[i]);
+
+		if (used + len >= MAP_SIZE)
+			break;
+		memcpy(map + used, line, (size_t)len + 1);
+		used += len;
 	}
 }
 
@@ -127,7 +137,7 @@ static pid_t child_in_userns(int told[2], int go[2])
 /* Runs as root in appearance inside N1: makes N2 (uid X shown as itself). */
 static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
 {
-	static char map[MAX_GROUPS * 32];
+	char map[MAP_SIZE];
 	int told[2], go[2], fds[2];
 	pid_t pid = child_in_userns(told, go);
 
@@ -141,7 +151,7 @@ static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
 	sync_wait(told[0]);
 	snprintf(map, sizeof map, "%u 0 1\n", uid);
 	write_file(pid, "uid_map", map);
-	gid_lines(map, sizeof map, gid, 0, groups, n);
+	gid_lines(map, gid, 0, groups, n);
 	write_file(pid, "gid_map", map);
 	fds[0] = open_userns(getpid());
 	fds[1] = open_userns(pid);
@@ -156,7 +166,7 @@ static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
  * makes the effective uid the owner of the new namespace (user_namespaces(7)). */
 static void become(uid_t uid, gid_t gid, const gid_t *groups, int n)
 {
-	gid_t all[MAX_GROUPS + 1];
+	static gid_t all[MAX_GROUPS + 1];
 
 	if (geteuid() == uid)
 		return;
@@ -170,7 +180,7 @@ static void become(uid_t uid, gid_t gid, const gid_t *groups, int n)
 
 static void make_userns(uid_t uid, gid_t gid, const gid_t *groups, int n)
 {
-	static char map[MAX_GROUPS * 32];
+	char map[MAP_SIZE];
 	int told[2], go[2], status;
 	pid_t pid;
 
@@ -194,7 +204,7 @@ static void make_userns(uid_t uid, gid_t gid, const gid_t *groups, int n)
 	snprintf(map, sizeof map, "0 %u 1\n", uid);
 	write_file(pid, "setgroups", "deny");
 	write_file(pid, "uid_map", map);
-	gid_lines(map, sizeof map, 0, gid, groups, n);
+	gid_lines(map, 0, gid, groups, n);
 	write_file(pid, "gid_map", map);
 	sync_send(go[1]);
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status))
