@@ -8,7 +8,7 @@ DESTDIR ?=
 BUILD   := $(CURDIR)/build
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO      ?= go
-GOFLAGS ?= -trimpath
+BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # The packages whose path has testdata in it are not matched by ./...
 TESTDATA := ./testdata/cluster ./testdata/images ./testdata/registry/... ./testdata/e2e
@@ -19,8 +19,8 @@ help: ## list the targets
 
 all: build
 build: ## build the programs and the Slurm plugin
-	$(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/berth ./cmd/berth
-	$(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
+	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/berth ./cmd/berth
+	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
 	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
 	$(MAKE) -s -C spank BUILD=$(BUILD)
 
