@@ -2,6 +2,7 @@ package images
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -65,7 +66,21 @@ func WriteLayout(dir, tag string, img v1.Image) error {
 	if err := at.AppendImage(img, named); err != nil {
 		return fmt.Errorf("write an OCI layout: %w", err)
 	}
-	return nil
+	return readable(dir)
+}
+
+// readable opens a layout to every user; the library keeps blobs to their
+// writer. Tests that ordinary users run share what root built.
+func readable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.Chmod(path, 0o755)
+		}
+		return os.Chmod(path, 0o644)
+	})
 }
 
 // ReadLayout opens the image with that tag in the OCI layout dir. Layers are
