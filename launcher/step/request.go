@@ -1,10 +1,12 @@
 package step
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/wire"
 )
@@ -16,6 +18,7 @@ type Request struct {
 	Job, Step uint32
 	User      launcher.User
 	Tasks     int    // local tasks of the step
+	Nodes     int    // nodes of the step; 0 when unknown
 	Image     string // the reference as typed
 	Digest    string // pinned at submission; may be empty
 	Mounts    []string
@@ -23,6 +26,19 @@ type Request struct {
 	Home      *bool // nil: the site's default
 	Writable  *bool
 	Remap     bool
+}
+
+// checkPinned refuses a step over several nodes whose image no digest fixes:
+// a tag that moves while the nodes ask would give them different programs.
+func (r *Request) checkPinned() error {
+	if r.Nodes < 2 || r.Digest != "" || strings.Contains(r.Image, "@sha256:") {
+		return nil
+	}
+	return &fault.Error{
+		Op: "start on several nodes", Arg: clean(r.Image), Blame: fault.User,
+		Err:    errors.New("the image's registry could not be asked at submission, so nothing says which digest the tag means"),
+		Remedy: "submit again when the registry answers, or name the image by digest: IMAGE@sha256:…",
+	}
 }
 
 // maxTasks bounds the memory that a broken request can make us use.
@@ -38,6 +54,9 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"),
 	}
 	r.User.Groups = n.list("groups")
+	if m.Get("nodes") != "" {
+		r.Nodes = int(n.get("nodes"))
+	}
 	switch {
 	case n.err != nil:
 		return nil, n.err

@@ -95,6 +95,9 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 // create is the order of things: the image, task 0's view of the node, the
 // namespaces, the container.
 func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *tasks, node Node, set Settings) (*container, error) {
+	if err := req.checkPinned(); err != nil {
+		return nil, err
+	}
 	begin := time.Now()
 	image, err := waitForImage(ctx, req, tasks, node)
 	if err != nil {

@@ -223,6 +223,23 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+func TestSeveralNodesNeedAPin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		r    Request
+		good bool
+	}{
+		"one node":           {Request{Nodes: 1, Image: "x:1"}, true},
+		"unknown":            {Request{Image: "x:1"}, true},
+		"pinned":             {Request{Nodes: 2, Image: "x:1", Digest: "sha256:0"}, true},
+		"digest in the name": {Request{Nodes: 2, Image: "x@sha256:0"}, true},
+		"a tag alone":        {Request{Nodes: 2, Image: "x:1"}, false},
+	} {
+		if err := tc.r.checkPinned(); (err == nil) != tc.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestCleanBoundsAText(t *testing.T) {
 	if got := len(clean(strings.Repeat("x", 1<<20))); got != 4096 {
 		t.Errorf("%d bytes", got)
