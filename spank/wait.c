@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "failure.h"
 #include "join.h"
 
@@ -137,12 +138,19 @@ static void add_spool(spank_t sp, struct wire_writer *w) {
  * site's is in slurmstepd's configuration, a symbol of libslurmfull whose type
  * slurm.h has; the plugin is built for this very release.
  */
-static void add_prologs(const struct request *r, struct wire_writer *w) {
+static void find_prologs(const struct request *r, const char *prologs[2]) {
   const slurm_conf_t *conf = dlsym(RTLD_DEFAULT, "slurm_conf");
-  if (conf != NULL && conf->task_prolog != NULL && conf->task_prolog[0] == '/')
-    wire_add(w, "prolog_file", conf->task_prolog);
-  if (r->task_prolog != NULL)
-    wire_add(w, "prolog_file", r->task_prolog);
+  bool site = conf != NULL && conf->task_prolog != NULL && conf->task_prolog[0] == '/';
+  prologs[0] = site ? conf->task_prolog : NULL;
+  prologs[1] = r->task_prolog;
+}
+
+static void add_prologs(const struct request *r, struct wire_writer *w) {
+  const char *prologs[2];
+  find_prologs(r, prologs);
+  for (int i = 0; i < 2; i++)
+    if (prologs[i] != NULL)
+      wire_add(w, "prolog_file", prologs[i]);
 }
 
 /*
@@ -273,6 +281,14 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
   return join_set_environment(&result, &env, err);
 }
 
+/* What a user should know of a container that they are in; once per node. */
+static void explain(spank_t sp, const struct request *r, const struct answer *a) {
+  const char *prologs[2];
+  print_notes(a);
+  find_prologs(r, prologs);
+  command_explain(sp, prologs);
+}
+
 void wait_join(spank_t sp, const struct request *r) {
   static struct answer a;
   struct join_error err;
@@ -285,7 +301,7 @@ void wait_join(spank_t sp, const struct request *r) {
   if (failure_kept())
     failure_end();
   if (local_task(sp) == 0)
-    print_notes(&a);
+    explain(sp, r, &a);
   for (int i = 0; i < a.fd_count; i++)
     close(a.fds[i]);
   close(reply);
