@@ -20,7 +20,7 @@ import (
 )
 
 // converters are all implementations; each has to pass the suite below.
-var converters = []Converter{Umoci{}}
+var converters = []Converter{Umoci{}, Stream{}}
 
 // treeCases are layers, and the tree that they have to give.
 var treeCases = []struct {
