@@ -3,6 +3,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -40,5 +41,24 @@ func TestBlame(t *testing.T) {
 	}
 	if ParseBlame("nonsense") != Bug {
 		t.Error("nonsense is nobody's fault but ours")
+	}
+}
+
+func TestMessage(t *testing.T) {
+	err := Wrap("pull", "x:1", User, "check\nthe name", errors.New("no\x00such\x1b[31m image"))
+	m := NewMessage(err)
+	if m.Text != "pull x:1: no such [31m image" || m.Remedy != "check the name" || m.Blame != "user" {
+		t.Errorf("%+v", m)
+	}
+	again := m.Err()
+	if again.Error() != m.Text || Of(again) != User || Remedy(again) != m.Remedy {
+		t.Errorf("%v", again)
+	}
+	// What a less trusted process made up is cleaned on arrival.
+	if got := (&Message{Text: "a\x1bb", Blame: "x"}).Err(); got.Error() != "a b" || Of(got) != Bug {
+		t.Errorf("%q", got)
+	}
+	if got := len(Clean(strings.Repeat("x", 1<<20))); got != maxText {
+		t.Errorf("%d characters", got)
 	}
 }

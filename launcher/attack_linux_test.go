@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,7 @@ func attackStage(channel *os.File) {
 		try("own-device", ownDevice(req.Work)),
 		"setuid:" + runSetuid(filepath.Join(image, "bin/setuid")),
 	}
-	reply := &launcher.Reply{Failure: &launcher.Failure{Text: strings.Join(report, "\n"), Blame: "user"}}
+	reply := &launcher.Reply{Failure: &fault.Message{Text: strings.Join(report, "; "), Blame: "user"}}
 	if launcher.SendReply(channel, reply) != nil {
 		os.Exit(1)
 	}
@@ -128,7 +129,7 @@ func TestStageFlagsAreLocked(t *testing.T) {
 			"device:permission denied",
 			"own-device:operation not permitted",
 			"setuid:0", // 0 in N1, the user outside
-		}, "\n")
+		}, "; ")
 		if err == nil || err.Error() != want {
 			t.Errorf("got\n%v\nwant\n%s", err, want)
 		}

@@ -110,7 +110,7 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 		switch {
 		case r.Failure != nil:
 			closeAll(files)
-			return nil, r.Failure.Fault()
+			return nil, r.Failure.Err()
 		case r.FUSE:
 			if err := c.serve(ctx, files); err != nil {
 				return nil, err

@@ -59,25 +59,8 @@ type Root struct {
 // and the result for the tasks (a memory file in package wire's format);
 // otherwise it is a failure.
 type Reply struct {
-	FUSE    bool     `json:"fuse,omitempty"`
-	Ready   bool     `json:"ready,omitempty"`
-	Notes   []string `json:"notes,omitempty"` // lines for the user, at most once per node
-	Failure *Failure `json:"failure,omitempty"`
-}
-
-// A Failure is how a fault travels between processes.
-type Failure struct {
-	Text   string `json:"text"`
-	Remedy string `json:"remedy,omitempty"`
-	Blame  string `json:"blame"`
-}
-
-// NewFailure makes err fit to travel.
-func NewFailure(err error) *Failure {
-	return &Failure{Text: err.Error(), Remedy: fault.Remedy(err), Blame: fault.Of(err).String()}
-}
-
-// Fault is the inverse of NewFailure.
-func (f *Failure) Fault() *fault.Error {
-	return &fault.Error{Op: f.Text, Remedy: f.Remedy, Blame: fault.ParseBlame(f.Blame)}
+	FUSE    bool           `json:"fuse,omitempty"`
+	Ready   bool           `json:"ready,omitempty"`
+	Notes   []string       `json:"notes,omitempty"` // lines for the user, at most once per node
+	Failure *fault.Message `json:"failure,omitempty"`
 }

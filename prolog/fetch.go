@@ -10,7 +10,6 @@ import (
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
-	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // A FetchRequest is what the worker asks of the fetcher, `berth node fetch`,
@@ -27,7 +26,7 @@ type FetchRequest struct {
 // the last line is Failure, Digest or Done.
 type FetchEvent struct {
 	Progress *imagecache.Progress `json:"progress,omitempty"`
-	Failure  *jobstate.Failure    `json:"failure,omitempty"`
+	Failure  *fault.Message       `json:"failure,omitempty"`
 	Digest   *store.Digest        `json:"digest,omitempty"`
 	Done     bool                 `json:"done,omitempty"`
 }
@@ -48,7 +47,7 @@ func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out 
 	opts.Progress = func(p imagecache.Progress) { _ = events.Encode(FetchEvent{Progress: &p}) }
 	last, err := fetch(ctx, opts, req, dir)
 	if err != nil {
-		last = FetchEvent{Failure: jobstate.NewFailure(err)}
+		last = FetchEvent{Failure: fault.NewMessage(err)}
 	}
 	return events.Encode(last)
 }

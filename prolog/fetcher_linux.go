@@ -133,7 +133,7 @@ func (f *fetcher) listen(events io.Reader) (*FetchEvent, error) {
 func (f *fetcher) result(e *FetchEvent) error {
 	switch {
 	case e.Failure != nil:
-		return (&jobstate.Failure{Text: jobstate.Clean(e.Failure.Text), Remedy: jobstate.Clean(e.Failure.Remedy), Blame: e.Failure.Blame}).Err()
+		return e.Failure.Err()
 	case e.Digest != nil:
 		f.digest = *e.Digest
 	}

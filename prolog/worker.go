@@ -68,7 +68,7 @@ func (w *worker) prepare(ctx context.Context) jobstate.State {
 	}
 	if err != nil {
 		w.log.WithError(err).Error("prepare")
-		return jobstate.State{Failure: jobstate.NewFailure(err)}
+		return jobstate.State{Failure: fault.NewMessage(err)}
 	}
 	w.log.WithField("digest", ready.Digest).Info("ready")
 	return jobstate.State{Ready: ready, Hit: w.hit}

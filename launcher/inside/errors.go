@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/berth-hpc/berth/fault"
-	"github.com/berth-hpc/berth/launcher"
 )
 
 // userError is a failure that the user can fix by changing what they typed.
@@ -18,11 +17,11 @@ func siteError(text, remedy string) error {
 }
 
 // failure makes any error fit to travel to the helper.
-func failure(err error) *launcher.Failure {
+func failure(err error) *fault.Message {
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		err = fault.Wrap("create container", "", fault.Bug,
 			"look into the node's log; if it says no more, report this as a bug", err)
 	}
-	return launcher.NewFailure(err)
+	return fault.NewMessage(err)
 }

@@ -35,7 +35,7 @@ func (r *Request) checkPinned() error {
 		return nil
 	}
 	return &fault.Error{
-		Op: "start on several nodes", Arg: clean(r.Image), Blame: fault.User,
+		Op: "start on several nodes", Arg: fault.Clean(r.Image), Blame: fault.User,
 		Err:    errors.New("the image's registry could not be asked at submission, so nothing says which digest the tag means"),
 		Remedy: "submit again when the registry answers, or name the image by digest: IMAGE@sha256:…",
 	}

@@ -120,7 +120,7 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 		return nil, err
 	}
 	log.WithFields(logrus.Fields{
-		"image": clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
+		"image": fault.Clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
 	}).Info("container ready")
 	return &container{users: users, Container: c}, nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -237,11 +236,5 @@ func TestSeveralNodesNeedAPin(t *testing.T) {
 		if err := tc.r.checkPinned(); (err == nil) != tc.good {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-func TestCleanBoundsAText(t *testing.T) {
-	if got := len(clean(strings.Repeat("x", 1<<20))); got != 4096 {
-		t.Errorf("%d bytes", got)
 	}
 }

@@ -122,7 +122,7 @@ func (t *tasks) tell(line string) {
 	if t.first == nil || t.answer != nil {
 		return
 	}
-	data, err := wire.Message{{Key: "progress", Value: clean(line)}}.Encode()
+	data, err := wire.Message{{Key: "progress", Value: fault.Clean(line)}}.Encode()
 	if err == nil {
 		_ = launcher.SendPacket(t.first, data) // it may be gone: not our loss
 	}
@@ -138,10 +138,9 @@ func (t *tasks) settle(c *container, remap bool, err error) {
 
 func newAnswer(c *container, remap bool, err error) *answer {
 	if err != nil {
+		m := fault.NewMessage(err)
 		return &answer{message: wire.Message{
-			{Key: "error", Value: clean(err.Error())},
-			{Key: "remedy", Value: clean(fault.Remedy(err))},
-			{Key: "blame", Value: fault.Of(err).String()},
+			{Key: "error", Value: m.Text}, {Key: "remedy", Value: m.Remedy}, {Key: "blame", Value: m.Blame},
 		}}
 	}
 	m := wire.Message{{Key: "ok", Value: "1"}, {Key: "remap", Value: "0"}}
@@ -151,7 +150,7 @@ func newAnswer(c *container, remap bool, err error) *answer {
 		files = []*os.File{c.users.Outer, c.Mount, c.Result}
 	}
 	for _, note := range c.Notes {
-		m = m.Add("note", clean(note))
+		m = m.Add("note", fault.Clean(note))
 	}
 	return &answer{message: m, files: files}
 }
@@ -216,20 +215,3 @@ func (t *tasks) abandon() { t.once.Do(func() { close(t.gone) }) }
 
 // wait returns when every task was told or none can ask any more.
 func (t *tasks) wait() { <-t.gone }
-
-// clean makes a text fit to travel and to print: no NUL, no control bytes,
-// bounded. Registries and users choose parts of it.
-func clean(s string) string {
-	const limit = 4096
-	out := make([]rune, 0, len(s))
-	for _, r := range s {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			r = ' '
-		}
-		out = append(out, r)
-		if len(out) == limit {
-			break
-		}
-	}
-	return string(out)
-}

@@ -53,7 +53,7 @@ func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Fold
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return f, fault.Wrap("start the preparation of the image", "", fault.Site,
 			"ask your administrator to run on this node: berth node prepare",
-			fmt.Errorf("%w: %s", err, Clean(strings.TrimSpace(string(out)))))
+			fmt.Errorf("%w: %s", err, fault.Clean(strings.TrimSpace(string(out)))))
 	}
 	return f, nil
 }

@@ -53,9 +53,9 @@ func (r Request) Key() string {
 // A State is the outcome of a preparation: an image that is leased for the
 // job and mounted, or a failure.
 type State struct {
-	Ready   *Ready    `json:"ready,omitempty"`
-	Failure *Failure  `json:"failure,omitempty"`
-	Time    time.Time `json:"time"` // when it was written
+	Ready   *Ready         `json:"ready,omitempty"`
+	Failure *fault.Message `json:"failure,omitempty"`
+	Time    time.Time      `json:"time"` // when it was written
 	// Hit says that the image was in the store before; Seconds how long the
 	// preparation took.
 	Hit     bool    `json:"hit"`
@@ -74,42 +74,6 @@ func (r Ready) Squashfs() string { return filepath.Join(r.Dir, "rootfs.sqfs") }
 
 // Config is the path of the image's config as the store keeps it.
 func (r Ready) Config() string { return filepath.Join(r.Dir, "image.json") }
-
-// A Failure is an error on its way to the user.
-type Failure struct {
-	Text   string `json:"text"`
-	Remedy string `json:"remedy,omitempty"`
-	Blame  string `json:"blame"` // fault.Blame's words
-}
-
-// NewFailure puts an error into words that fit into one line each.
-func NewFailure(err error) *Failure {
-	return &Failure{Text: Clean(err.Error()), Remedy: Clean(fault.Remedy(err)), Blame: fault.Of(err).String()}
-}
-
-// Err is the failure as an error again, with its blame and remedy. The text
-// already names the step that failed.
-func (f *Failure) Err() error {
-	return &fault.Error{Op: f.Text, Blame: fault.ParseBlame(f.Blame), Remedy: f.Remedy}
-}
-
-// maxText bounds a line for the user, in characters.
-const maxText = 2048
-
-// Clean makes a text fit to be printed and logged: no control characters,
-// bounded. Registries and users choose parts of it.
-func Clean(s string) string {
-	out := make([]rune, 0, min(len(s), maxText))
-	for _, r := range s {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) {
-			r = ' '
-		}
-		if out = append(out, r); len(out) == maxText {
-			break
-		}
-	}
-	return string(out)
-}
 
 // A Folder is the place of one preparation.
 type Folder struct{ path string }
@@ -173,7 +137,7 @@ func (f Folder) Forget() error {
 
 // SetProgress replaces the line for the user.
 func (f Folder) SetProgress(line string) error {
-	return f.replace("progress", []byte(Clean(line)))
+	return f.replace("progress", []byte(fault.Clean(line)))
 }
 
 // Progress reads it; "" while there is none.

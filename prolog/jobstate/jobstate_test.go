@@ -90,7 +90,7 @@ func TestWaitWithoutInotify(t *testing.T) {
 func TestWaitPassesFailures(t *testing.T) {
 	f, _ := newFolder(t)
 	cause := &fault.Error{Op: "pull", Arg: "a/b", Blame: fault.User, Remedy: "look\nup", Err: errors.New("no\x00such")}
-	must(t, f.SetState(State{Failure: NewFailure(cause)}))
+	must(t, f.SetState(State{Failure: fault.NewMessage(cause)}))
 	_, err := f.Wait(t.Context(), nil)
 	if err == nil || err.Error() != "pull a/b: no such" || fault.Of(err) != fault.User || fault.Remedy(err) != "look up" {
 		t.Errorf("%v, %v, %q", err, fault.Of(err), fault.Remedy(err))
@@ -201,7 +201,7 @@ func TestSettled(t *testing.T) {
 	if f.Settled() {
 		t.Error("settled without worker and outcome")
 	}
-	failure := &Failure{Text: "x", Blame: "site"}
+	failure := &fault.Message{Text: "x", Blame: "site"}
 	for _, tt := range []struct {
 		name  string
 		state State

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/wire"
 )
@@ -28,7 +29,7 @@ func runBare(channel *os.File) error {
 	}
 	defer ns.Close()
 	if err := pivotInto(req); err != nil {
-		reply := &launcher.Reply{Failure: launcher.NewFailure(err)}
+		reply := &launcher.Reply{Failure: fault.NewMessage(err)}
 		return errors.Join(err, launcher.SendReply(channel, reply))
 	}
 	result, err := emptyResult()
