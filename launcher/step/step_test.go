@@ -54,8 +54,13 @@ func socketpair(t *testing.T) (a, b *os.File) {
 }
 
 var request = wire.Message{
-	{Key: "job", Value: "7"}, {Key: "step", Value: "0"}, {Key: "uid", Value: "1000"}, {Key: "gid", Value: "1000"},
-	{Key: "groups", Value: "1000,3000"}, {Key: "tasks", Value: "2"}, {Key: "image", Value: "x:1"},
+	{Key: "job", Value: "7"},
+	{Key: "step", Value: "0"},
+	{Key: "uid", Value: "1000"},
+	{Key: "gid", Value: "1000"},
+	{Key: "groups", Value: "1000,3000"},
+	{Key: "tasks", Value: "2"},
+	{Key: "image", Value: "x:1"},
 }
 
 // start starts a helper and sends the request.

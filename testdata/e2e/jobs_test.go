@@ -15,34 +15,52 @@ func TestJobs(t *testing.T) {
 			want         string // regular expression over the whole of stdout
 			says         string // and one that stderr must match
 		}{
-			{name: "srun", script: "srun --container-image=" + tiny + " sh -c 'id; head -n1 /etc/os-release'",
-				want: `^uid=2001\(alice\) gid=2001\(alice\) groups=.*2001\(alice\).*\nID=tiny`},
+			{
+				name: "srun", script: "srun --container-image=" + tiny + " sh -c 'id; head -n1 /etc/os-release'",
+				want: `^uid=2001\(alice\) gid=2001\(alice\) groups=.*2001\(alice\).*\nID=tiny`,
+			},
 			{name: "exit code", script: "srun --container-image=" + tiny + " sh -c 'exit 7'", code: 7, want: `^$`},
-			{name: "every node, several tasks", script: "srun -N3 --ntasks-per-node=2 --container-image=" + tiny + ` sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME' | sort -n`,
-				want: `^0 n1\n1 n1\n2 n2\n3 n2\n4 n3\n5 n3\n$`},
-			{name: "batch", script: `printf '#!/bin/sh\ntest -e /bin/busybox && echo inside; pwd; echo $SUBMITTED' >job.sh
+			{
+				name: "every node, several tasks", script: "srun -N3 --ntasks-per-node=2 --container-image=" + tiny + ` sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME' | sort -n`,
+				want: `^0 n1\n1 n1\n2 n2\n3 n2\n4 n3\n5 n3\n$`,
+			},
+			{
+				name: "batch", script: `printf '#!/bin/sh\ntest -e /bin/busybox && echo inside; pwd; echo $SUBMITTED' >job.sh
 				SUBMITTED=yes sbatch -W -o /shared/batch.out --container-image=` + tiny + ` job.sh >/dev/null && cat /shared/batch.out`,
-				want: `^inside\n/\nyes\n$`},
-			{name: "batch without environment", script: `printf '#!/bin/sh\ntest -e /bin/busybox && echo inside $SUBMITTED' >job.sh
+				want: `^inside\n/\nyes\n$`,
+			},
+			{
+				name: "batch without environment", script: `printf '#!/bin/sh\ntest -e /bin/busybox && echo inside $SUBMITTED' >job.sh
 				SUBMITTED=yes sbatch -W --export=NONE -o /shared/none.out --container-image=` + tiny + ` job.sh >/dev/null && cat /shared/none.out`,
-				want: `^inside\n$`},
+				want: `^inside\n$`,
+			},
 			{name: "failed batch", script: `printf '#!/bin/sh\nexit 3' >job.sh
 				sbatch -W -o /dev/null --container-image=` + tiny + ` job.sh >/dev/null`, code: 3, want: `^$`},
-			{name: "array", script: `printf '#!/bin/sh\necho $SLURM_ARRAY_TASK_ID' >job.sh
+			{
+				name: "array", script: `printf '#!/bin/sh\necho $SLURM_ARRAY_TASK_ID' >job.sh
 				sbatch -W --array=1-3 -o /shared/array.%a --container-image=` + tiny + ` job.sh >/dev/null && cat /shared/array.*`,
-				want: `^1\n2\n3\n$`},
-			{name: "salloc", script: "salloc -N2 --container-image=" + tiny + " srun -n2 sh -c 'test -e /bin/busybox && echo in' 2>/dev/null",
-				want: `^in\nin\n$`},
-			{name: "image of the step", script: "salloc -N2 srun -n2 --container-image=" + tiny + " sh -c 'test -e /bin/busybox && echo in' 2>/dev/null",
-				want: `^in\nin\n$`},
+				want: `^1\n2\n3\n$`,
+			},
+			{
+				name: "salloc", script: "salloc -N2 --container-image=" + tiny + " srun -n2 sh -c 'test -e /bin/busybox && echo in' 2>/dev/null",
+				want: `^in\nin\n$`,
+			},
+			{
+				name: "image of the step", script: "salloc -N2 srun -n2 --container-image=" + tiny + " sh -c 'test -e /bin/busybox && echo in' 2>/dev/null",
+				want: `^in\nin\n$`,
+			},
 			{name: "no container", script: "srun sh -c 'test -e /etc/slurm && echo host'", want: `^host\n$`},
-			{name: "options without an image", script: "srun --container-workdir=/ sh -c 'test -e /etc/slurm && echo host'",
-				want: `^host\n$`, says: `container-workdir|container-image`},
+			{
+				name: "options without an image", script: "srun --container-workdir=/ sh -c 'test -e /etc/slurm && echo host'",
+				want: `^host\n$`, says: `container-workdir|container-image`,
+			},
 			{name: "home", script: "echo mine >note; srun --container-image=" + tiny + " sh -c 'cat ~/note'", want: `^mine\n$`},
 			{name: "no home", script: "srun --no-container-mount-home --container-image=" + tiny + " sh -c 'test -e /home/alice/note || echo hidden'", want: `^hidden\n$`},
-			{name: "mounts", script: "mkdir -p data; echo d >data/f; srun --container-image=" + tiny +
-				" --container-mounts=$PWD/data:/in:ro,tmpfs:/scratch --container-mounts=/etc/slurm:/conf sh -c 'cat /in/f; touch /in/x 2>/dev/null || echo ro; touch /scratch/x && echo scratch; ls /conf/slurm.conf'",
-				want: `^d\nro\nscratch\n/conf/slurm.conf\n$`},
+			{
+				name: "mounts", script: "mkdir -p data; echo d >data/f; srun --container-image=" + tiny +
+					" --container-mounts=$PWD/data:/in:ro,tmpfs:/scratch --container-mounts=/etc/slurm:/conf sh -c 'cat /in/f; touch /in/x 2>/dev/null || echo ro; touch /scratch/x && echo scratch; ls /conf/slurm.conf'",
+				want: `^d\nro\nscratch\n/conf/slurm.conf\n$`,
+			},
 			{name: "workdir", script: "srun --container-workdir=/tmp --container-image=" + tiny + " pwd", want: `^/tmp\n$`},
 			{name: "read-only by default", script: "srun --container-image=" + tiny + " touch /bin/x", code: 1, want: `^$`, says: `Read-only file system`},
 			{name: "writable", script: "srun --container-writable --container-image=" + tiny + " sh -c 'echo x >/bin/x && rm /bin/ls && cat /bin/x && mkdir /etc/new'", want: `^x\n$`},
