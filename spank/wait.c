@@ -171,7 +171,10 @@ static void tell_needs(spank_t sp, const struct request *r) {
   add_variable(sp, &w, "home", "HOME");
   add_spool(sp, &w);
   add_prologs(r, &w);
-  if (w.failed || send(reply, w.buf, w.len, MSG_NOSIGNAL) < 0)
+  if (w.failed)
+    failure_keep(REMEDY_ADMIN, "the job's paths are too long");
+  /* A helper that has ended may have answered before: await sees that. */
+  else if (send(reply, w.buf, w.len, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
     failure_keep(REMEDY_RETRY, GONE);
 }
 
@@ -200,10 +203,16 @@ static bool receive(struct answer *a) {
                        .msg_iovlen = 1,
                        .msg_control = control.buf,
                        .msg_controllen = sizeof(control.buf)};
+  bool again = true;
   ssize_t n;
-  do
-    n = recvmsg(reply, &msg, MSG_CMSG_CLOEXEC);
-  while (n < 0 && errno == EINTR);
+  while ((n = recvmsg(reply, &msg, MSG_CMSG_CLOEXEC)) < 0) {
+    /* Once: it is told before what the helper has sent, if the helper ended
+     * without reading what task 0 says (unix_release_sock in af_unix.c). */
+    if (errno == ECONNRESET && again)
+      again = false;
+    else if (errno != EINTR)
+      break;
+  }
   a->len = n < 0 ? 0 : (size_t)n;
   take_fds(&msg, a);
   if (!wire_valid(a->data, a->len))

@@ -259,6 +259,8 @@ func testMPI(t *testing.T, b *testbed) {
 var failures = []struct{ image, cause, remedy string }{
 	{"error", "the fake has no such image", "ask for another one"},
 	{"die-after-request", "the container helper ended", "submit the job again"},
+	{"error-early", "the fake has no such image", "ask for another one"},
+	{"error-unheard", "the fake has no such image", "ask for another one"},
 	{"die-after-task", "the container helper ended", "submit the job again"},
 	{"die-while-waiting", "the container helper ended", "submit the job again"},
 	{"garbage", "an answer that makes no sense", "this is for the cluster's admin"},

@@ -1,7 +1,7 @@
 /*
  * A stand-in for berth-create that behaves as the name of the image says, so
- * that the plugin can be tested alone: error, die-at-start, die-after-request,
- * die-after-task, die-while-waiting, hang, progress, garbage, no-fds, bad-cwd,
+ * that the plugin can be tested alone: error, error-early, error-unheard, die-at-start,
+ * die-after-request, die-after-task, die-while-waiting, hang, progress, garbage, no-fds, bad-cwd,
  * and anything else for a container that works.
  *
  * Its container is the job's own view of the node, with a tmpfs on /mnt and in
@@ -198,7 +198,7 @@ static void answer(int socket, int jobs_mounts) {
   struct wire_writer w;
   int count = 0;
   wire_start(&w, buf, sizeof(buf));
-  if (mode("error")) {
+  if (strncmp(asked("image"), "error", 5) == 0) {
     wire_add(&w, "error", "the fake has no such image");
     wire_add(&w, "remedy", "ask for another one");
     wire_add(&w, "blame", "user");
@@ -225,10 +225,26 @@ static void send_progress(int socket) {
   send_answer(socket, &w, NULL, 0);
 }
 
-static void serve(int reply[], int jobs_mounts, int tasks) {
+static void answer_all(const int reply[], int jobs_mounts, int tasks) {
+  for (int i = 0; i < tasks; i++)
+    answer(reply[i], jobs_mounts);
+}
+
+/* Answers and ends without reading what task 0 says, before or after it does. */
+static void answer_unheard(const int reply[], int jobs_mounts, int tasks) {
+  struct pollfd p = {.fd = reply[0], .events = POLLIN};
+  if (mode("error-unheard"))
+    poll(&p, 1, -1);
+  answer_all(reply, jobs_mounts, tasks);
+  exit(0);
+}
+
+static void serve(const int reply[], int jobs_mounts, int tasks) {
   char buf[WIRE_MAX];
   int fds[8], count;
   uid_t sender;
+  if (mode("error-early") || mode("error-unheard"))
+    answer_unheard(reply, jobs_mounts, tasks);
   ssize_t n = receive(reply[0], buf, fds, &count, &sender);
   if (n > 0)
     log_message("task", buf, (size_t)n);
@@ -238,8 +254,7 @@ static void serve(int reply[], int jobs_mounts, int tasks) {
     wait_for_end(reply[0]);
   if (mode("progress"))
     send_progress(reply[0]);
-  for (int i = 0; i < tasks; i++)
-    answer(reply[i], jobs_mounts);
+  answer_all(reply, jobs_mounts, tasks);
 }
 
 static void read_request(void) {
