@@ -186,7 +186,8 @@ func (r *roots) run(ctx context.Context, v Variant) Sample {
 	args := append([]string{"--user=3", "--mnt=4", "--result=5", "--user2=6", "--"}, v.Args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(r.dir, "berth-join"), args...)
 	cmd.ExtraFiles = []*os.File{r.users.Outer, box.Mount, box.Result, r.users.Inner}
-	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp"}
+	// One thread: how many OpenBLAS starts and where they run is only noise here.
+	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "OPENBLAS_NUM_THREADS=1"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(benchUser.UID), Gid: uint32(benchUser.GID)}}
 	return execute(cmd)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -145,9 +146,9 @@ func pairs(samples []Sample, base, ours string, value func(Sample) (float64, boo
 			rounds[s.Round][s.Variant] = v
 		}
 	}
-	for _, r := range rounds {
-		b, okBase := r[base]
-		o, okOurs := r[ours]
+	for _, round := range slices.Sorted(maps.Keys(rounds)) {
+		b, okBase := rounds[round][base]
+		o, okOurs := rounds[round][ours]
 		if !okBase || !okOurs {
 			dropped++
 			continue
