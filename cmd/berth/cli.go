@@ -21,6 +21,7 @@ type cli struct {
 	Inspect inspectCmd `cmd:"" help:"Show what an image is and where it came from."`
 	Resolve resolveCmd `cmd:"" help:"Print the digest that a reference stands for."`
 	Node    nodeCmd    `cmd:"" help:"What a node of a cluster does before and after a job."`
+	Doctor  doctorCmd  `cmd:"" help:"Find out what keeps Berth from working on this machine."`
 	Config  configCmd  `cmd:"" help:"Show and explain settings."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

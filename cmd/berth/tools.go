@@ -4,8 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"github.com/berth-hpc/berth/cmd/internal/doctor"
 	"github.com/berth-hpc/berth/fault"
 	"golang.org/x/sys/unix"
 )
@@ -34,19 +34,13 @@ func (s *session) findTools() (tools, error) {
 }
 
 // explainNamespaces says what keeps users from making user namespaces, where
-// a kernel setting does.
+// that can be seen.
 func explainNamespaces(err error) error {
-	for _, knob := range []struct{ path, forbids, remedy string }{
-		{"/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"},
-		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"},
-		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or install Berth's AppArmor profile"},
-	} {
-		value, readErr := os.ReadFile(knob.path)
-		if readErr == nil && strings.TrimSpace(string(value)) == knob.forbids {
-			return fault.Wrap("make user namespaces", "", fault.Site, "this machine's kernel forbids them; its admin can allow them by: "+knob.remedy, err)
-		}
-	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+	knob := doctor.NamespaceKnob()
+	switch {
+	case knob != "":
+		return fault.Wrap("make user namespaces", "", fault.Site, "this machine's kernel forbids them; its admin can allow them by: "+knob, err)
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		return fault.Wrap("make user namespaces", "", fault.Site, "something other than a sysctl forbids them: a container without that right, seccomp, or a security module", err)
 	}
 	return fault.Wrap("make user namespaces", "", fault.Bug, "", err)

@@ -1,0 +1,258 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/testdata/registry/server"
+	"golang.org/x/sys/unix"
+)
+
+// The test binary is also the program that doctor starts for its parts.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 4 && os.Args[1] == "doctor" {
+		os.Exit(answer(Part(os.Args[3])))
+	}
+	os.Exit(m.Run())
+}
+
+func answer(part Part) int {
+	n, err := ReadNode(os.Stdin)
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(RunPart(context.Background(), n, part))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func testNode(t *testing.T) *Node {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	return &Node{
+		Command: []string{exe}, Libexec: dir, UserDir: dir,
+		StoreDir: filepath.Join(dir, "store"), RunDir: filepath.Join(dir, "run"), Account: "berth",
+	}
+}
+
+// Each finding belongs to a check of the table, in its order, and whatever is
+// not fine has a remedy.
+func TestExamine(t *testing.T) {
+	n := testNode(t)
+	known := map[string]int{}
+	for i, c := range checks() {
+		known[c.name] = i + 1
+	}
+	last := 0
+	for _, f := range Examine(t.Context(), n) {
+		switch {
+		case known[f.Check] == 0:
+			t.Errorf("no such check: %+v", f)
+		case known[f.Check] < last:
+			t.Errorf("out of order: %+v", f)
+		case f.Detail == "" || strings.Contains(f.Detail+f.Remedy, "\n"):
+			t.Errorf("not one line: %+v", f)
+		case (f.Status == OK) != (f.Remedy == ""):
+			t.Errorf("remedy: %+v", f)
+		}
+		last = known[f.Check]
+	}
+	if last == 0 {
+		t.Error("nothing was examined")
+	}
+}
+
+// find returns the worst finding of a check.
+func find(t *testing.T, found []Finding, check string) Finding {
+	t.Helper()
+	worst := map[Status]int{OK: 1, Warn: 2, Fail: 3}
+	var f Finding
+	for _, g := range found {
+		if g.Check == check && worst[g.Status] > worst[f.Status] {
+			f = g
+		}
+	}
+	if f.Check == "" {
+		t.Fatalf("no finding of %s in %+v", check, found)
+	}
+	return f
+}
+
+// TestMissingCall forbids a system call to a process as a kernel without it
+// would, and has doctor look.
+func TestMissingCall(t *testing.T) {
+	n := testNode(t)
+	input, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), n.Command[0], "doctor", "--part", string(Here))
+	var out bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, os.Stderr
+	if err := withoutCall(unix.SYS_MOUNT_SETATTR, cmd.Run); err != nil {
+		t.Fatal(err)
+	}
+	var found []Finding
+	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
+		t.Fatal(err)
+	}
+	f := find(t, found, "kernel calls")
+	if f.Status != Fail || !strings.Contains(f.Detail, "lacks mount_setattr,") {
+		t.Errorf("%+v", f)
+	}
+	if f := find(t, RunPart(t.Context(), n, Here), "kernel calls"); f.Status != OK {
+		t.Errorf("without the filter: %+v", f)
+	}
+}
+
+// withoutCall calls f on a thread whose children get ENOSYS for a system call.
+// The thread ends with it.
+func withoutCall(number uint32, f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		filter := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: number, Jf: 1},
+			{Code: unix.BPF_RET | unix.BPF_K, K: 0x00050000 | uint32(unix.ENOSYS)}, // SECCOMP_RET_ERRNO
+			{Code: unix.BPF_RET | unix.BPF_K, K: 0x7fff0000},                       // SECCOMP_RET_ALLOW
+		}
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		if err == nil {
+			err = unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func TestNamespaceKnob(t *testing.T) {
+	for _, tc := range []struct{ file, value, want string }{
+		{"user/max_user_namespaces", "0\n", "sysctl user.max_user_namespaces="},
+		{"kernel/unprivileged_userns_clone", "0\n", "sysctl kernel.unprivileged_userns_clone=1"},
+		{"kernel/apparmor_restrict_unprivileged_userns", "1\n", "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or"},
+		{"user/max_user_namespaces", "1000\n", ""},
+		{"kernel/apparmor_restrict_unprivileged_userns", "0\n", ""},
+	} {
+		sys := t.TempDir()
+		path := filepath.Join(sys, tc.file)
+		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(tc.value), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if got := namespaceKnob(sys); (got == "") != (tc.want == "") || !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%s = %q: %q", tc.file, tc.value, got)
+		}
+	}
+}
+
+func TestRegistries(t *testing.T) {
+	reg := server.Start(t, server.Options{})
+	n := testNode(t)
+	n.Hosts = map[string]imagecache.Host{
+		reg.Host:        {Mirrors: []string{"127.0.0.1:1/mirror"}},
+		"127.0.0.1:2":   {CAFile: "/no/such/file"},
+		"no.host.known": {},
+	}
+	found := checkRegistries(t.Context(), n)
+	for i, want := range []struct {
+		status       Status
+		says, remedy string
+	}{
+		{Fail, "127.0.0.1:1 does not answer: ", "nothing listens"},
+		{Fail, "read CA file: open /no/such/file", "look at that file"},
+		{OK, reg.Host + " answers", ""},
+		{Fail, "no.host.known does not answer: ", ""},
+	} {
+		if f := found[i]; f.Status != want.status || !strings.Contains(f.Detail, want.says) || !strings.Contains(f.Remedy, want.remedy) {
+			t.Errorf("want %+v, got %+v", want, f)
+		}
+	}
+}
+
+func TestSlurm(t *testing.T) {
+	const fine = "PrologFlags=Alloc\nProctrackType=proctrack/cgroup\nPrologEpilogTimeout=60\n"
+	for _, tc := range []struct {
+		name, conf, plugstack, check string
+		status                       Status
+		says, remedy                 string
+	}{
+		{"prolog flags", "PrologEpilogTimeout=60\n", "", "prolog flags", Warn, "first step", "PrologFlags=Alloc in slurm.conf"},
+		{"alloc", fine, "", "prolog flags", OK, "when a job is allocated", ""},
+		{"contain", "prologflags=X11 , Contain", "", "prolog flags", OK, "when a job is allocated", ""},
+		{"serial", "PrologFlags=Alloc,Serial", "", "prolog flags", Warn, "one after the other", "remove Serial"},
+		{"timeout", "PrologEpilogTimeout=4 # short\n", "", "prolog timeout", Fail, "drains the node", "PrologEpilogTimeout=14"},
+		{"timeout of the prolog alone", "PrologEpilogTimeout=60\nPrologTimeout=4", "", "prolog timeout", Fail, "drains the node", "PrologEpilogTimeout=14"},
+		{"timeout and the plugin's wait", "PrologEpilogTimeout=30", "required x/spank_berth.so prolog_wait=40000", "prolog timeout", Fail, "up to 40s", "prolog_wait=1000"},
+		{"timeout of the epilog", "EpilogTimeout=5", "", "prolog timeout", Warn, "the epilog may take 5s", "PrologEpilogTimeout=20"},
+		{"no timeout", "", "", "prolog timeout", OK, "within what Slurm allows", ""},
+		{"batch start", "BatchStartTimeout=3", "", "batch start timeout", Warn, "BatchStartTimeout is 3s", "BatchStartTimeout=10"},
+		{"default batch start", "", "", "batch start timeout", OK, "10s", ""},
+		{"proctrack", "ProctrackType=proctrack/linuxproc", "", "process tracking", Warn, "outlive their job", "proctrack/cgroup"},
+		{"job container", "JobContainerType=job_container/tmpfs", "", "job container", Fail, "without PrologFlags=Contain", "PrologFlags=Contain"},
+		{"job container and flags", "JobContainerType=job_container/tmpfs\nPrologFlags=contain", "", "job container", OK, "private /tmp", ""},
+		{"no plugstack.conf", fine, "-", "plugstack.conf", Fail, "no such file", "required "},
+		{"plugstack.conf of others", fine, "required other.so\n# spank_berth.so", "plugstack.conf", Fail, "no --container-image", "add to plugstack.conf: required "},
+		{"optional", fine, "optional DIR/spank_berth.so", "plugstack.conf", Warn, "outside of their images", "required for optional"},
+		{"required, in an included file", fine, "include DIR/*.stack", "plugstack.conf", OK, "required", ""},
+		{"plugin missing", fine, "required DIR/spank_berth.so", "plugin", Fail, "no such file", "optional for required"},
+		{"plugin not in PluginDir", fine + "PluginDir=DIR", "required spank_berth.so", "plugin", Fail, "is not in", "optional for required"},
+		{"plugin is no plugin", fine, "required DIR/text/spank_berth.so", "plugin", Fail, "is no plugin", "install"},
+		{"helper missing", fine, "required DIR/text/spank_berth.so libexec=DIR/nowhere", "plugin", Fail, "nowhere/berth-create: no such file", "libexec= in plugstack.conf"},
+		{"included slurm.conf missing", "include DIR/none.conf", "", "slurm.conf", Fail, "no such file", "let everyone read"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := testNode(t)
+			dir := filepath.Dir(n.StoreDir)
+			place := func(name, text string) {
+				path := filepath.Join(dir, name)
+				err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(strings.ReplaceAll(text, "DIR", dir)), 0o644))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			n.SlurmConf = filepath.Join(dir, "slurm.conf")
+			place("slurm.conf", tc.conf)
+			place("berth.stack", "required DIR/text/spank_berth.so")
+			place("text/spank_berth.so", "text")
+			if tc.plugstack != "-" {
+				place("plugstack.conf", tc.plugstack)
+			}
+			f := find(t, RunPart(t.Context(), n, Here), tc.check)
+			if f.Status != tc.status || !strings.Contains(f.Detail, tc.says) || !strings.Contains(f.Remedy, tc.remedy) {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
+func TestReleases(t *testing.T) {
+	if got := releaseOf(22<<16 | 5<<8 | 8); got != "22.05" {
+		t.Error(got)
+	}
+	for text, want := range map[string]string{"slurm-wlm 22.05.8\n": "22.05", "slurm 24.11.0-0rc1": "24.11", "": "", "slurm": ""} {
+		if got, err := releaseIn(text); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+}
