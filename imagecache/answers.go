@@ -12,20 +12,20 @@ import (
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
-// AnswerTTL is how long Answers believes what a registry said of a tag.
-const AnswerTTL = 10 * time.Minute
-
 // Answers remembers for one user which digest a reference had, so that an
 // array of a thousand jobs asks the registry once. Any number of processes
 // may use one folder at once.
 type Answers struct {
 	dir string
+	ttl time.Duration
 	now func() time.Time
 }
 
-// NewAnswers keeps answers in dir, which is made when needed; usually
+// NewAnswers keeps answers for ttl in dir, which is made when needed; usually
 // ${XDG_CACHE_HOME:-~/.cache}/berth/resolve.
-func NewAnswers(dir string) Answers { return Answers{dir: dir, now: time.Now} }
+func NewAnswers(dir string, ttl time.Duration) Answers {
+	return Answers{dir: dir, ttl: ttl, now: time.Now}
+}
 
 // answer is what one file of the folder holds.
 type answer struct {
@@ -37,7 +37,7 @@ type answer struct {
 }
 
 // Resolve is imagecache.Resolve, unless dir holds an answer younger than
-// AnswerTTL. Answers about files are not kept. That an answer cannot be
+// the time to live. Answers about files are not kept. That an answer cannot be
 // kept is no error.
 func (a Answers) Resolve(ctx context.Context, ref Reference, platform Platform, net Network) (store.Digest, error) {
 	if ref.kind != Registry {
@@ -72,7 +72,7 @@ func (a Answers) recall(ask answer) (store.Digest, bool) {
 		return store.Digest{}, false
 	}
 	age := a.now().Sub(had.Asked)
-	return had.Digest, age >= 0 && age < AnswerTTL
+	return had.Digest, age >= 0 && age < a.ttl
 }
 
 // keep writes the answer, if that is possible, and removes old ones.
@@ -87,7 +87,7 @@ func (a Answers) keep(ask answer) {
 func (a Answers) sweep() {
 	entries, _ := os.ReadDir(a.dir)
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && a.now().Sub(info.ModTime()) > AnswerTTL {
+		if info, err := e.Info(); err == nil && a.now().Sub(info.ModTime()) > a.ttl {
 			_ = os.Remove(filepath.Join(a.dir, e.Name()))
 		}
 	}

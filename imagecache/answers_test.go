@@ -10,11 +10,13 @@ import (
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
+const answerTTL = 10 * time.Minute
+
 func TestAnswers(t *testing.T) {
 	r := newTestRegistry(t)
 	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
 	now := time.Now()
-	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"))
+	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"), answerTTL)
 	a.now = func() time.Time { return now }
 	resolve := func(p Platform) store.Digest {
 		t.Helper()
@@ -29,7 +31,7 @@ func TestAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, old, nil)
-	if err := os.Chtimes(old, now, now.Add(-2*AnswerTTL)); err != nil {
+	if err := os.Chtimes(old, now, now.Add(-2*answerTTL)); err != nil {
 		t.Fatal(err)
 	}
 	first := resolve(Platform{})
@@ -40,7 +42,7 @@ func TestAnswers(t *testing.T) {
 	if second := resolve(HostPlatform()); second != first || r.gets.Load() != 0 {
 		t.Errorf("asked again: %d requests, %v", r.gets.Load(), second)
 	}
-	now = now.Add(AnswerTTL)
+	now = now.Add(answerTTL)
 	if third := resolve(Platform{}); third == first || r.gets.Load() == 0 {
 		t.Errorf("%v is too old to be believed", third)
 	}
@@ -54,7 +56,7 @@ func TestAnswers(t *testing.T) {
 func TestAnswersManyAtOnce(t *testing.T) {
 	r := newTestRegistry(t)
 	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
-	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"))
+	a := NewAnswers(filepath.Join(t.TempDir(), "resolve"), answerTTL)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {

@@ -7,7 +7,18 @@
 #include "check.h"
 #include "cmdline.h"
 
-enum option_id { IMAGE, MOUNTS, WORKDIR, HOME, NO_HOME, READONLY, WRITABLE, ENV };
+enum option_id {
+  IMAGE,
+  MOUNTS,
+  WORKDIR,
+  HOME,
+  NO_HOME,
+  READONLY,
+  WRITABLE,
+  REMAP,
+  NO_REMAP,
+  ENV,
+};
 
 enum layer { COMMAND_LINE, JOB, ENVIRONMENT, CARRIED, LAYER_COUNT };
 
@@ -32,6 +43,9 @@ static struct spank_option table[] = {
     {"container-readonly", NULL, "make the container's root file system read-only", 0, READONLY,
      callback},
     {"container-writable", NULL, "make the container's root file system writable", 0, WRITABLE,
+     callback},
+    {"container-remap-root", NULL, "appear as root in the container", 0, REMAP, callback},
+    {"no-container-remap-root", NULL, "do not appear as root in the container", 0, NO_REMAP,
      callback},
     {"container-env", "NAME[,NAME]",
      "keep the job's value of these variables although the image sets them; may be repeated", 1,
@@ -82,15 +96,20 @@ static bool check(int val, const char *value, char *error) {
 }
 
 static char **slot(struct request *r, int val) {
-  char **slots[] = {&r->image, &r->mounts, &r->workdir, &r->home,
-                    &r->home,  &r->root,   &r->root,    &r->env};
+  char **slots[] = {
+      [IMAGE] = &r->image,    [MOUNTS] = &r->mounts,  [WORKDIR] = &r->workdir,
+      [HOME] = &r->home,      [NO_HOME] = &r->home,   [READONLY] = &r->root,
+      [WRITABLE] = &r->root,  [REMAP] = &r->remap,    [NO_REMAP] = &r->remap,
+      [ENV] = &r->env,
+  };
   return slots[val];
 }
 
 /* What the option stands for: its argument, or the value a flag sets. */
 static const char *meaning(int val, const char *optarg) {
   static const char *const flags[] = {
-      [HOME] = "1", [NO_HOME] = "0", [READONLY] = "readonly", [WRITABLE] = "writable"};
+      [HOME] = "1",       [NO_HOME] = "0", [READONLY] = "readonly", [WRITABLE] = "writable",
+      [REMAP] = "1",      [NO_REMAP] = "0"};
   return table[val].has_arg ? optarg : flags[val];
 }
 
@@ -130,7 +149,8 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE, MOUNTS, WORKDIR, NO_HOME, HOME, WRITABLE, READONLY, ENV};
+  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME, HOME,
+                                  WRITABLE, READONLY, NO_REMAP, REMAP,   ENV};
   return opposites[val];
 }
 
@@ -234,10 +254,12 @@ static bool take_environment(char *error) {
   struct request *r = &layers[ENVIRONMENT];
   free(r->home);
   free(r->root);
-  r->home = r->root = NULL;
+  free(r->remap);
+  r->home = r->root = r->remap = NULL;
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
          take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
 }

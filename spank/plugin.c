@@ -1,21 +1,21 @@
+/* clang-format off */
 /*
  * spank_berth.so: the hooks that Slurm calls, and nothing else that it can see.
  *
- * | hook                 | process                          | real/effective/saved user | what
- * Berth does             |
- * |----------------------|----------------------------------|---------------------------|-----------------------------|
- * | init                 | srun, sbatch, salloc             | user                      |
- * arguments, options          | | init                 | slurmd                           | root |
- * arguments (log only)        | | init                 | slurmstepd, once per step        | root |
- * arguments, options          | | init_post_opt        | srun, sbatch, salloc             | user |
- * check, pin, carry (submit)  | | job_prolog           | a process of slurmd's, no init   | root |
- * berth node prepare (prolog) | | user_init            | slurmstepd, once per step        |
- * root/user/root            | berth-create step (helper)  | | task_init_privileged | forked task,
- * one thread          | root                      | offer a socket (wait)       | | task_init |
- * forked task, one thread          | user                      | wait, join (wait)           | |
- * task_post_fork       | slurmstepd, all tasks are forked | root                      | close the
- * control socket    | | job_epilog           | a process of slurmd's, no init   | root | berth node
- * cleanup (prolog) |
+ * | hook                 | process                      | user (real/effective/saved) | what Berth does (file)       |
+ * |----------------------|------------------------------|-----------------------------|------------------------------|
+ * | init                 | srun, sbatch, salloc         | user                        | arguments, options           |
+ * | init                 | slurmd                       | root                        | arguments (log only)         |
+ * | init                 | slurmstepd, once per step    | root                        | arguments, options           |
+ * | init_post_opt        | srun, sbatch, salloc         | user                        | check, pin, carry (submit)   |
+ * | job_prolog           | a process of slurmd's        | root                        | berth node prepare (prolog)  |
+ * | user_init            | slurmstepd, once per step    | root/user/root              | berth-create step (helper)   |
+ * | task_init_privileged | forked task, one thread      | root                        | offer a socket (wait)        |
+ * | task_init            | forked task, one thread      | user                        | wait, join (wait)            |
+ * | task_post_fork       | slurmstepd, tasks are forked | root                        | close the control socket     |
+ * | job_epilog           | a process of slurmd's        | root                        | berth node cleanup (prolog)  |
+ *
+ * init is not called in the processes of job_prolog and job_epilog.
  *
  * A hook that fails on a node drains it, or ends the step with exit code 0
  * although nothing ran; only task_init fails well. So on a node every hook
@@ -29,6 +29,7 @@
  * Every descriptor made here is close-on-exec; those that slurmstepd leaves
  * open for the task (PMI_FD) are not touched.
  */
+/* clang-format on */
 #include <slurm/spank.h>
 #include <stdlib.h>
 #include <string.h>

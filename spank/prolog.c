@@ -12,8 +12,8 @@
 #include "options.h"
 #include "request.h"
 
-/* Enough for cleanup to end a worker; a job's nodes wait for it. */
-enum { CLEANUP_WAIT_MS = 10000, MESSAGE_MAX = 16 * 1024 };
+/* cleanup keeps to a limit of its own (prolog.Cleanup); this is for one that hangs. */
+enum { CLEANUP_WAIT_MS = 20000, MESSAGE_MAX = 16 * 1024 };
 
 /* prepare returns by itself after prolog_wait; this is for one that hangs. */
 enum { PREPARE_SLACK_MS = 2000 };

@@ -16,6 +16,7 @@ static const struct {
     {"WORKDIR", offsetof(struct request, workdir)},
     {"HOME", offsetof(struct request, home)},
     {"ROOT", offsetof(struct request, root)},
+    {"REMAP", offsetof(struct request, remap)},
     {"ENV", offsetof(struct request, env)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
@@ -96,5 +97,6 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "workdir", r->workdir);
   encode_one(w, "home", r->home);
   encode_one(w, "root", r->root);
+  encode_one(w, "remap", r->remap);
   encode_names(w, r->env);
 }

@@ -22,6 +22,7 @@ struct request {
   char *workdir;
   char *home;        /* "0" or "1" */
   char *root;        /* "readonly" or "writable" */
+  char *remap;       /* "0" or "1": appear as root */
   char *env;         /* NAME[,NAME] */
   char *task_prolog; /* of srun --task-prolog; an absolute path */
 };

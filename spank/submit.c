@@ -111,7 +111,7 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
     refuse(error);
   const struct request *given = options_command_line();
   if (r.image == NULL) {
-    if (given->mounts || given->workdir || given->home || given->root || given->env)
+    if (given->mounts || given->workdir || given->home || given->root || given->remap || given->env)
       slurm_spank_log("berth: no --container-image: the other --container options are ignored");
     memset(&r, 0, sizeof(r));
   } else {

@@ -52,6 +52,6 @@ func (c *resolveCmd) resolve(ctx context.Context, cfg *config.Config, ref imagec
 	if c.Fresh || cfg.Resolve.TTL == 0 || cfg.Store.UserDir == "" {
 		return imagecache.Resolve(ctx, ref, platform, network(cfg))
 	}
-	answers := imagecache.NewAnswers(filepath.Join(cfg.Store.UserDir, "resolve"))
+	answers := imagecache.NewAnswers(filepath.Join(cfg.Store.UserDir, "resolve"), cfg.Resolve.TTL)
 	return answers.Resolve(ctx, ref, platform, network(cfg))
 }

@@ -114,7 +114,7 @@ func TestErrorsNameFileAndKey(t *testing.T) {
 		{name: "list of numbers", site: "container.mounts = [1]", want: `read %d/berth.toml: container.mounts: want a list of texts, as in ["a", "b"]`, blame: fault.Site},
 		{name: "mirror with scheme", site: "registry.x.mirrors = ['http://m']", want: `read %d/berth.toml: registry."x".mirrors: "http://m" is not HOST or HOST/PREFIX`, blame: fault.Site},
 		{name: "syntax", site: "\nstore = [", want: "read %d/berth.toml: line 2:", blame: fault.Site},
-		{name: "variable", env: map[string]string{"BERTH_CONTAINER_MOUNT_HOME": "perhaps"}, want: "read $BERTH_CONTAINER_MOUNT_HOME: want true or false", blame: fault.User},
+		{name: "variable", env: map[string]string{"BERTH_CONTAINER_MOUNT_HOME": "perhaps"}, want: "read $BERTH_CONTAINER_MOUNT_HOME: want yes or no", blame: fault.User},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

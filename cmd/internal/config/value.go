@@ -56,12 +56,19 @@ func assignList(to *[]string, value any) error {
 	return nil
 }
 
+// truth has the words of the Slurm plugin's variables (spank/check.c): some,
+// such as BERTH_CONTAINER_MOUNT_HOME, are read by both.
+var truth = map[string]bool{
+	"1": true, "yes": true, "true": true, "on": true,
+	"0": false, "no": false, "false": false, "off": false,
+}
+
 // assignText stores what an environment variable says. Lists have none.
 func assignText(to any, text string) error {
 	if b, ok := to.(*bool); ok {
-		v, err := strconv.ParseBool(text)
-		if err != nil {
-			return fmt.Errorf("want true or false")
+		v, ok := truth[strings.ToLower(text)]
+		if !ok {
+			return fmt.Errorf("want yes or no")
 		}
 		*b = v
 		return nil
