@@ -81,17 +81,24 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return nil
 	}
 	whiteout := strings.HasPrefix(path.Base(name), ".wh.")
+	if whiteout && leadsOut(path.Base(name)) {
+		return fmt.Errorf("unpack %s: it would hide the folder that it is in", quote(h.Name))
+	}
 	u.sawDevices = u.sawDevices || device && !whiteout
 	if !whiteout {
 		if err := u.needFolder(parent(name)); err != nil {
 			return err
 		}
 	}
-	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || whiteout {
-		u.known = "" // it may take the place of a folder
+	if h.Typeflag != tar.TypeReg || whiteout || parent(name) == "" {
+		u.known = "" // it may take the place of a folder, or of a link to one
 	}
 	return u.put(h, content)
 }
+
+// leadsOut reports whether a whiteout is for "." or "..". umoci 0.6.0 would
+// remove the folder itself, or the one above: of the root, that is outside.
+func leadsOut(base string) bool { return base == ".wh.." || base == ".wh..." }
 
 // put hands an entry to umoci.
 func (u *unpacker) put(h *tar.Header, content io.Reader) error {
@@ -122,8 +129,11 @@ func (u *unpacker) needFolder(dir string) error {
 	if err != nil && !securejoin.IsNotExist(err) {
 		return err
 	}
+	u.known = ""
 	if err == nil && info.IsDir() {
-		u.known = dir
+		if full == filepath.Join(u.root, dir) {
+			u.known = dir // without links on the way, which the entry might replace
+		}
 		return nil
 	}
 	rel, err := filepath.Rel(u.root, full)
