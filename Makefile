@@ -3,6 +3,8 @@
 # Everything is built below build/, laid out as it is installed:
 #   bin/berth  libexec/berth/{berth-create,berth-join}  lib/berth/spank_berth.so
 
+# The plugin is built for PREFIX, so give it to `make build` too, or to
+# `make install`, which builds again for it.
 PREFIX  ?= /usr/local
 DESTDIR ?=
 BUILD   := $(CURDIR)/build
@@ -22,7 +24,7 @@ build: ## build the programs and the Slurm plugin
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/berth ./cmd/berth
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
 	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
-	$(MAKE) -s -C spank BUILD=$(BUILD)
+	$(MAKE) -s -C spank BUILD=$(BUILD) BINDIR=$(PREFIX)/bin LIBEXEC=$(PREFIX)/libexec/berth
 
 deps: ## install what building and testing need (Debian, as root or with sudo)
 	tools/deps

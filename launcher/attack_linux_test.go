@@ -17,7 +17,7 @@ import (
 // capability in N1, in the mount namespace copied from root's stage. A user
 // can take that process over (it is theirs), so this is what they may try.
 func attackStage(channel *os.File) {
-	req, err := launcher.ReceiveRequest(channel)
+	req, _, err := launcher.ReceiveRequest(channel)
 	if err != nil {
 		os.Exit(1)
 	}
@@ -142,7 +142,6 @@ func TestRemappedTaskGainsNothing(t *testing.T) {
 	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
 		users := b.users()
 		cr := b.creation(users, idmap)
-		cr.Request.Remap = true
 		c := b.create(cr)
 		for script, want := range map[string]string{
 			"id -u": "0",

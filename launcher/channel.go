@@ -8,23 +8,30 @@ import (
 	"os"
 )
 
-// SendRequest sends the one request of a channel.
-func SendRequest(channel *os.File, req *Request) error {
-	return sendJSON(channel, req)
+// SendRequest sends the one request of a channel, with the image's config as
+// the store keeps it: a file, nil for none. Who sends it does not read it.
+func SendRequest(channel *os.File, req *Request, config *os.File) error {
+	if config == nil {
+		return sendJSON(channel, req)
+	}
+	return sendJSON(channel, req, config)
 }
 
-// ReceiveRequest receives it.
-func ReceiveRequest(channel *os.File) (*Request, error) {
+// ReceiveRequest receives it. The caller closes the config, which may be nil.
+func ReceiveRequest(channel *os.File) (*Request, *os.File, error) {
 	p, err := ReceivePacket(channel, maxPacket)
 	if err != nil {
-		return nil, fmt.Errorf("receive request: %w", err)
+		return nil, nil, fmt.Errorf("receive request: %w", err)
 	}
-	closeAll(p.Files)
 	req := new(Request)
-	if err := json.Unmarshal(p.Data, req); err != nil {
-		return nil, fmt.Errorf("receive request: %w", err)
+	if err := json.Unmarshal(p.Data, req); err != nil || len(p.Files) > 1 {
+		closeAll(p.Files)
+		return nil, nil, fmt.Errorf("receive request with %d descriptors: %w", len(p.Files), err)
 	}
-	return req, nil
+	if len(p.Files) == 0 {
+		return req, nil, nil
+	}
+	return req, p.Files[0], nil
 }
 
 // SendReply sends one reply with its descriptors.

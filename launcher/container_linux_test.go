@@ -329,15 +329,69 @@ func TestWorkdir(t *testing.T) {
 	b := newBed(t)
 	users := b.users()
 	for config, want := range map[string]string{
-		``:                                      "/",
-		`{"config":{"WorkingDir":"/usr/lib"}}`:  "/usr/lib",
-		`{"config":{"WorkingDir":"/data/new"}}`: "/data/new",
+		`{}`:                                       "/",
+		`{"config":{"WorkingDir":"/usr/lib"}}`:     "/usr/lib",
+		`{"config":{"WorkingDir":"/data/new"}}`:    "/data/new",
 		`{"config":{"WorkingDir":"/var/run/new"}}`: "/run/new", // /var/run is a link to /run
 	} {
 		cr := b.creation(users, false)
-		cr.Request.Config = []byte(config)
+		cr.Config = file(t, config)
 		if got := b.run(users, b.create(cr), false, "pwd -P"); got != want {
 			t.Errorf("config %s: started in %q, want %q", config, got, want)
+		}
+	}
+}
+
+// file is an open file with this text.
+func file(t *testing.T, text string) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// The job's folder is visible, but hides nothing of the image.
+func TestJobFolder(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users := b.users()
+	dir := t.TempDir()
+	open(t, dir, filepath.Dir(dir))
+	if err := os.WriteFile(filepath.Join(dir, "data"), []byte("host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	node := filepath.Join("/srv", filepath.Base(t.TempDir())) // not below /tmp, which is visible anyhow
+	if err := os.Mkdir(node, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(node) })
+	if err := unix.Mount(dir, node, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(node, unix.MNT_DETACH) })
+	for _, tc := range []struct {
+		dir  string
+		show bool
+		want string
+	}{
+		{node, true, "host\nlib"},
+		{node, false, "lib"},
+		{"/usr/lib", true, "lib"}, // the node's /usr/lib has no file of this name
+	} {
+		cr := b.creation(users, false)
+		cr.Request.Job.Dir, cr.Request.MountDir = tc.dir, tc.show
+		script := "cat " + node + "/data 2>/dev/null && echo; cat /usr/lib/file"
+		if got := b.run(users, b.create(cr), false, script); got != tc.want {
+			t.Errorf("%+v: %q", tc, got)
 		}
 	}
 }

@@ -19,7 +19,6 @@ import (
 // process: it lives while a task is in it or the descriptor is open.
 type Container struct {
 	Mount, Result *os.File
-	Notes         []string // lines for the user
 }
 
 // Close releases the descriptors.
@@ -33,6 +32,8 @@ type Creation struct {
 	Exe     string // berth-create
 	Users   *UserNamespaces
 	Request *Request
+	// Config is the image's config file, nil for none.
+	Config *os.File
 	// Stage is root's part on a managed node; nil when the user does it all.
 	Stage *Stage
 	// ServeFUSE serves the image on a FUSE descriptor when the request's
@@ -99,7 +100,7 @@ func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Bu
 }
 
 func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, error) {
-	if err := SendRequest(channel, c.Request); err != nil {
+	if err := SendRequest(channel, c.Request, c.Config); err != nil {
 		return nil, err
 	}
 	for {
@@ -116,7 +117,7 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 				return nil, err
 			}
 		case r.Ready:
-			return newContainer(r, files)
+			return newContainer(files)
 		}
 	}
 }
@@ -129,7 +130,7 @@ func (c *Creation) serve(ctx context.Context, files []*os.File) error {
 	return c.ServeFUSE(ctx, files[0])
 }
 
-func newContainer(r *Reply, files []*os.File) (*Container, error) {
+func newContainer(files []*os.File) (*Container, error) {
 	if len(files) != 2 {
 		closeAll(files)
 		return nil, fmt.Errorf("the container's builder sent %d descriptors", len(files))
@@ -138,5 +139,5 @@ func newContainer(r *Reply, files []*os.File) (*Container, error) {
 		closeAll(files)
 		return nil, fmt.Errorf("the container's mount namespace: %w", err)
 	}
-	return &Container{Mount: files[0], Result: files[1], Notes: r.Notes}, nil
+	return &Container{Mount: files[0], Result: files[1]}, nil
 }

@@ -1,10 +1,6 @@
 package launcher
 
-import (
-	"encoding/json"
-
-	"github.com/berth-hpc/berth/fault"
-)
+import "github.com/berth-hpc/berth/fault"
 
 // A Request is what the process inside the user namespace needs to build one
 // container. It travels as one JSON message from the helper (root on a managed
@@ -16,25 +12,22 @@ type Request struct {
 	Work  string `json:"work"` // an existing empty folder that a tmpfs may cover
 	// Writable asks for a root file system that can be changed, in memory.
 	Writable bool `json:"writable,omitempty"`
-	// Remap leaves the tasks in N1, where the user appears as root.
-	Remap bool `json:"remap,omitempty"`
 	// SiteMounts come from the admin, Mounts from the user (Slurm's option
 	// values, SRC:DST[:FLAGS][,...]); both are raw text.
 	SiteMounts []string `json:"siteMounts,omitempty"`
 	Mounts     []string `json:"mounts,omitempty"`
 	MountHome  bool     `json:"mountHome,omitempty"`
+	// MountDir shows Job.Dir, unless the image has something there.
+	MountDir bool `json:"mountDir,omitempty"`
 	// Workdir is where tasks start; "" means the image's WorkingDir, else "/".
 	Workdir string `json:"workdir,omitempty"`
 	Job     Job    `json:"job"`
-	// Config is the image's config, as the store keeps it. The helper does
-	// not look into it.
-	Config json.RawMessage `json:"config,omitempty"`
 }
 
-// A Job holds the paths of the job that must stay visible in the container at
-// the same place. Empty ones are skipped.
+// A Job holds paths of the job. All but Dir must be visible in the container
+// at the same place, for Slurm and MPI. Empty ones are skipped.
 type Job struct {
-	Dir        string   `json:"dir,omitempty"`        // the task's working directory on the host
+	Dir        string   `json:"dir,omitempty"`        // the task's working directory on the host; relative sources start there
 	TmpDir     string   `json:"tmpdir,omitempty"`     // $TMPDIR
 	Spool      string   `json:"spool,omitempty"`      // folder of the batch script
 	PMIx       string   `json:"pmix,omitempty"`       // $PMIX_SERVER_TMPDIR
@@ -61,6 +54,5 @@ type Root struct {
 type Reply struct {
 	FUSE    bool           `json:"fuse,omitempty"`
 	Ready   bool           `json:"ready,omitempty"`
-	Notes   []string       `json:"notes,omitempty"` // lines for the user, at most once per node
 	Failure *fault.Message `json:"failure,omitempty"`
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,12 +84,8 @@ func unpin(ctx context.Context, runDir string, job uint32) error {
 		return err
 	}
 	defer mounts.Close()
-	return mounts.Unpin(ctx, PinName(job))
+	return mounts.Unpin(ctx, jobstate.PinName(job))
 }
-
-// PinName is the name under which a job's namespaces are pinned
-// (launcher.Mounts.Pin).
-func PinName(job uint32) string { return strconv.FormatUint(uint64(job), 10) }
 
 func stopWorkers(ctx context.Context, runDir string, job uint32) error {
 	folders, err := jobstate.Folders(runDir, job)

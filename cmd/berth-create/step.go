@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/launcher"
@@ -30,13 +28,10 @@ func runStep(ctx context.Context) error {
 	set := step.Settings{
 		Exe: "/proc/self/exe", RunDir: cfg.Node.RunDir,
 		SiteMounts: cfg.Container.Mounts, MountHome: cfg.Container.MountHome,
+		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
 	}
-	err = step.Run(ctx, log, control, n, set)
-	if err != nil {
-		log.WithError(err).Error("step")
-	}
-	return err
+	return step.Run(ctx, log, control, n, set)
 }
 
 // A broken node has no image for anybody.
@@ -115,7 +110,7 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 		return nil, err
 	}
 	defer mounts.Close()
-	name := strconv.FormatUint(uint64(job), 10)
+	name := jobstate.PinName(job)
 	users, err := openPins(mounts, name)
 	if err == nil && users.Check(u.UID) == nil {
 		return users, nil
@@ -181,16 +176,4 @@ func (i *image) Mount(ctx context.Context) (*os.File, error) {
 
 func (i *image) Squashfs() (*os.File, error) { return os.Open(i.ready.Squashfs()) }
 
-// maxConfig bounds what root reads of an image's config, which it does not parse.
-const maxConfig = 1 << 19
-
-func (i *image) Config() ([]byte, error) {
-	data, err := os.ReadFile(i.ready.Config())
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxConfig {
-		return nil, fmt.Errorf("%s has %d bytes", i.ready.Config(), len(data))
-	}
-	return data, nil
-}
+func (i *image) Config() (*os.File, error) { return os.Open(i.ready.Config()) }

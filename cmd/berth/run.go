@@ -23,6 +23,7 @@ type runCmd struct {
 	Workdir   string   `placeholder:"PATH" help:"Start in this folder of the container."`
 	Env       []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
 	MountHome *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
+	RemapRoot bool     `help:"Appear as root in the container, without root's rights."`
 	ReadOnly  bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
 	Writable  bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
 }
@@ -57,7 +58,7 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 	if err != nil {
 		return err
 	}
-	req, err := c.request(s, cfg, image)
+	req, err := c.request(s, cfg)
 	if err != nil {
 		return err
 	}
@@ -74,11 +75,8 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 		return err
 	}
 	defer container.Close()
-	for _, note := range container.Notes {
-		s.log.Warn(note)
-	}
 	environ, keep := c.environ(s)
-	return container.Exec(tools.join, users, false, argv, environ, keep)
+	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
 }
 
 func create(ctx context.Context, tools tools, users *launcher.UserNamespaces, req *launcher.Request, image store.Image) (*launcher.Container, error) {
@@ -87,8 +85,14 @@ func create(ctx context.Context, tools tools, users *launcher.UserNamespaces, re
 		return nil, err
 	}
 	defer rootfs.Close()
+	path := filepath.Join(image.Dir(), store.ConfigName)
+	settings, err := os.Open(path)
+	if err != nil {
+		return nil, fault.Wrap("read", path, fault.Site, "remove the image's folder and pull it again", err)
+	}
+	defer settings.Close()
 	creation := launcher.Creation{
-		Exe: tools.create, Users: users, Request: req,
+		Exe: tools.create, Users: users, Request: req, Config: settings,
 		ServeFUSE: func(ctx context.Context, dev *os.File) error {
 			return launcher.ServeSquashfs(ctx, rootfs, dev, req.User)
 		},
@@ -143,12 +147,12 @@ func (c *runCmd) argv(image store.Config) ([]string, error) {
 }
 
 // request collects what the container is to be like.
-func (c *runCmd) request(s *session, cfg *config.Config, image store.Image) (*launcher.Request, error) {
+func (c *runCmd) request(s *session, cfg *config.Config) (*launcher.Request, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, fault.Wrap("find the working folder", "", fault.User, "change to a folder that exists", err)
 	}
-	work, settings, err := workFolder(cfg, image)
+	work, err := workFolder(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -161,21 +165,16 @@ func (c *runCmd) request(s *session, cfg *config.Config, image store.Image) (*la
 
 		SiteMounts: cfg.Container.Mounts, Mounts: c.Mount,
 		MountHome: c.mountHome(cfg), Workdir: c.Workdir,
-		Job:    launcher.Job{Dir: dir, TmpDir: s.env("TMPDIR")},
-		Config: settings,
+		Job: launcher.Job{Dir: dir, TmpDir: s.env("TMPDIR")}, MountDir: cfg.Container.MountDir,
 	}, nil
 }
 
 // workFolder returns an empty folder that the container covers by a tmpfs,
-// the same for all containers, and the image's config as the store keeps it.
-func workFolder(cfg *config.Config, image store.Image) (work string, settings []byte, err error) {
-	work = filepath.Join(cfg.Store.UserDir, "stage")
-	if err := os.MkdirAll(work, 0o700); err != nil {
-		return "", nil, fault.Wrap("make", work, fault.Site, "correct the rights of the folder above it", errors.Unwrap(err))
-	}
-	path := filepath.Join(image.Dir(), store.ConfigName)
-	settings, err = os.ReadFile(path)
-	return work, settings, fault.Wrap("read", path, fault.Site, "remove the image's folder and pull it again", err)
+// the same for all containers.
+func workFolder(cfg *config.Config) (string, error) {
+	work := filepath.Join(cfg.Store.UserDir, "stage")
+	err := os.MkdirAll(work, 0o700)
+	return work, fault.Wrap("make", work, fault.Site, "correct the rights of the folder above it", err)
 }
 
 func (c *runCmd) mountHome(cfg *config.Config) bool {

@@ -27,19 +27,19 @@ import (
 // returns when the container's namespaces have been handed over. Failures go
 // to the other side; the error returned is for the exit status alone.
 func Run(channel *os.File) error {
-	req, err := launcher.ReceiveRequest(channel)
+	req, config, err := launcher.ReceiveRequest(channel)
 	if err != nil {
 		return err
 	}
-	err = build(channel, req)
+	err = build(channel, req, config)
 	if err != nil {
 		return errors.Join(err, launcher.SendReply(channel, &launcher.Reply{Failure: failure(err)}))
 	}
 	return nil
 }
 
-func build(channel *os.File, req *launcher.Request) error {
-	image, err := parseConfig(req.Config)
+func build(channel *os.File, req *launcher.Request, config *os.File) error {
+	image, err := readConfig(config)
 	if err != nil {
 		return err
 	}
@@ -82,6 +82,7 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, erro
 	if err != nil {
 		return nil, err
 	}
+	binds = r.yield(binds)
 	if err := r.addPoints(binds); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ type bind struct {
 	tmpfs          bool   // a new tmpfs; source is unused
 	data           string // options of the tmpfs
 	remove         bool   // umount: takes a default mount away
+	yields         bool   // left out when the image has something at target
 }
 
 // flagWords are the flags of --container-mounts, joined by "+", with the
@@ -176,7 +177,32 @@ func defaults(req *launcher.Request, work string) []bind {
 	if req.MountHome && filepath.IsAbs(req.User.Home) {
 		bs = append(bs, tree(filepath.Clean(req.User.Home), true))
 	}
+	if dir := filepath.Clean(req.Job.Dir); wantsDir(req, dir) && !covers(bs, dir) {
+		b := tree(dir, true)
+		b.yields = true
+		bs = append(bs, b)
+	}
 	return bs
+}
+
+// wantsDir says whether the job's folder is to be shown. It must not bring a
+// home along that is to stay hidden.
+func wantsDir(req *launcher.Request, dir string) bool {
+	if !req.MountDir || !filepath.IsAbs(dir) || dir == "/" {
+		return false
+	}
+	home := filepath.Clean(req.User.Home)
+	return req.MountHome || dir != home && !strings.HasPrefix(home, dir+"/")
+}
+
+// covers tells whether one of bs shows the host's dir already.
+func covers(bs []bind, dir string) bool {
+	for _, b := range bs {
+		if dir == b.target || strings.HasPrefix(dir, b.target+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // plan is the ordered list of mounts: defaults, the site's, the user's. A

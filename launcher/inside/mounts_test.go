@@ -101,6 +101,30 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestJobFolderIsShown(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dir  string
+		home bool
+		want bool
+	}{
+		"elsewhere": {"/work/x", false, true}, "the root": {"/", true, false}, "relative": {"x", true, false},
+		"in a home that is shown": {"/home/alice/x", true, false}, // it is there already
+		"in a home that is not":   {"/home/alice/x", false, true},
+		"a home that is not":      {"/home/alice", false, false},
+		"above it":                {"/home", false, false},
+		"in /tmp":                 {"/tmp/x", false, false},
+	} {
+		req := &launcher.Request{
+			User: launcher.User{Home: "/home/alice"}, MountHome: tc.home, MountDir: true,
+			Job: launcher.Job{Dir: tc.dir},
+		}
+		shown := strings.Contains(" "+targets(defaults(req, "/w"))+" ", " "+tc.dir+" ")
+		if shown != tc.want {
+			t.Errorf("%s: shown %v", name, shown)
+		}
+	}
+}
+
 // A default that the user takes away with umount is gone; what the user
 // mounts there afterwards stays.
 func TestUmountThenMount(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/berth-hpc/berth/launcher"
@@ -22,12 +23,17 @@ type imageConfig struct {
 	} `json:"config"`
 }
 
-func parseConfig(raw []byte) (*imageConfig, error) {
+// maxConfig bounds an image's config in bytes, as the store does.
+const maxConfig = 1 << 20
+
+// readConfig reads an image's config file; nil is an image without one.
+func readConfig(f *os.File) (*imageConfig, error) {
 	c := new(imageConfig)
-	if len(raw) == 0 {
+	if f == nil {
 		return c, nil
 	}
-	if err := json.Unmarshal(raw, c); err != nil {
+	defer f.Close()
+	if err := json.NewDecoder(io.LimitReader(f, maxConfig)).Decode(c); err != nil {
 		return nil, fmt.Errorf("read image config: %w", err)
 	}
 	return c, nil

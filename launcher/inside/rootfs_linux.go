@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/berth-hpc/berth/launcher"
@@ -26,7 +27,7 @@ type rootfs struct {
 func newRootfs(req *launcher.Request) (*rootfs, error) {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount("tmpfs", req.Work, "tmpfs", flags, "mode=0755"); err != nil {
-		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "tmpfs in user namespaces needs Linux 4.18 and user namespaces; see the admin guide")
+		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "ask the administrator: tmpfs in user namespaces needs Linux 3.9 and no security module that forbids it")
 	}
 	r := &rootfs{work: req.Work, image: req.Image.Path, path: filepath.Join(req.Work, "rootfs")}
 	for _, d := range []string{"points", "scratch", "rootfs", "state"} {
@@ -58,6 +59,21 @@ func (r *rootfs) addPoints(binds []bind) error {
 		binds[i].target = "/" + rel
 	}
 	return nil
+}
+
+// yield drops the binds that must not hide anything of the image.
+func (r *rootfs) yield(binds []bind) []bind {
+	return slices.DeleteFunc(binds, func(b bind) bool {
+		if !b.yields {
+			return false
+		}
+		rel, err := r.resolve(b.target)
+		if err != nil || rel == "" {
+			return true
+		}
+		_, err = os.Lstat(filepath.Join(r.image, rel))
+		return err == nil
+	})
 }
 
 // resolve follows the symbolic links of the image in p and returns the path

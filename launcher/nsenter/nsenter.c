@@ -161,9 +161,10 @@ static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
 	_exit(0);
 }
 
-/* The user, with CAP_SYS_ADMIN kept where we had it, so that sites which
- * forbid unprivileged user namespaces can still run managed jobs. The kernel
- * makes the effective uid the owner of the new namespace (user_namespaces(7)). */
+/* The user, with our capabilities kept: N1 is then made with CAP_SYS_ADMIN, as
+ * some kernels and security modules demand. N2 is made by the user alone, so
+ * where those forbid user namespaces to users it still fails. The kernel makes
+ * the effective uid the owner of the new namespace (user_namespaces(7)). */
 static void become(uid_t uid, gid_t gid, const gid_t *groups, int n)
 {
 	static gid_t all[MAX_GROUPS + 1];

@@ -25,7 +25,7 @@ type Request struct {
 	Workdir   string
 	Home      *bool // nil: the site's default
 	Writable  *bool
-	Remap     bool
+	Remap     *bool
 }
 
 // checkPinned refuses a step over several nodes whose image no digest fixes:
@@ -51,7 +51,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		User:  launcher.User{UID: int(n.get("uid")), GID: int(n.get("gid"))},
 		Image: m.Get("image"), Digest: m.Get("digest"),
 		Mounts: m.All("mounts"), Workdir: m.Get("workdir"),
-		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"),
+		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
 	}
 	r.User.Groups = n.list("groups")
 	if m.Get("nodes") != "" {
@@ -110,12 +110,13 @@ func orDefault(b *bool, otherwise bool) bool {
 }
 
 // launcherRequest puts the request into the launcher's form.
-func (r *Request) launcherRequest(job launcher.Job, config []byte, set Settings) *launcher.Request {
+func (r *Request) launcherRequest(job launcher.Job, set Settings) *launcher.Request {
 	return &launcher.Request{
-		User: r.User, Remap: r.Remap,
+		User:       r.User,
 		Writable:   orDefault(r.Writable, set.Writable),
 		MountHome:  orDefault(r.Home, set.MountHome),
+		MountDir:   set.MountDir,
 		SiteMounts: set.SiteMounts, Mounts: r.Mounts, Workdir: r.Workdir,
-		Job: job, Config: config,
+		Job: job,
 	}
 }

@@ -44,8 +44,8 @@ type Image interface {
 	Mount(ctx context.Context) (*os.File, error)
 	// Squashfs opens the image's file, to be served with FUSE.
 	Squashfs() (*os.File, error)
-	// Config returns the image's config as the store keeps it.
-	Config() ([]byte, error)
+	// Config opens the image's config as the store keeps it.
+	Config() (*os.File, error)
 }
 
 // Settings are the site's choices.
@@ -54,6 +54,8 @@ type Settings struct {
 	RunDir     string   // /run/berth
 	SiteMounts []string // what every container sees of the host
 	MountHome  bool     // when the job does not say
+	MountDir   bool     // whether the job's working directory is visible
+	Remap      bool     // when the job does not say
 	Writable   bool     // when the job does not say
 	IDMap      bool     // false forces what kernels without squashfs idmap do
 }
@@ -61,7 +63,7 @@ type Settings struct {
 // progressEvery is how often a waiting task gets a line.
 const progressEvery = 10 * time.Second
 
-// Run serves one step. The error is for the log: the tasks have been told.
+// Run serves one step. The tasks have been told of an error, and the log too.
 func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Node, set Settings) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -87,7 +89,10 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 	if errors.Is(err, context.Canceled) {
 		return nil // nobody is left to tell
 	}
-	tasks.settle(container, req.Remap, err)
+	if err != nil {
+		log.WithError(err).Error("no container")
+	}
+	tasks.settle(container, orDefault(req.Remap, set.Remap), err)
 	tasks.wait()
 	return err
 }
@@ -144,9 +149,10 @@ func build(ctx context.Context, req *Request, view *view, users *launcher.UserNa
 	if err != nil {
 		return nil, fault.Wrap("read the image's config", "", fault.Site, "", err)
 	}
+	defer config.Close()
 	c := &launcher.Creation{
-		Exe: set.Exe, Users: users,
-		Request: req.launcherRequest(view.job, config, set),
+		Exe: set.Exe, Users: users, Config: config,
+		Request: req.launcherRequest(view.job, set),
 		Stage:   &launcher.Stage{View: view.mounts, Dir: set.RunDir},
 	}
 	if err := attachImage(ctx, c, image, set); err != nil {

@@ -149,9 +149,6 @@ func newAnswer(c *container, remap bool, err error) *answer {
 		m[1].Value = "1"
 		files = []*os.File{c.users.Outer, c.Mount, c.Result}
 	}
-	for _, note := range c.Notes {
-		m = m.Add("note", fault.Clean(note))
-	}
 	return &answer{message: m, files: files}
 }
 

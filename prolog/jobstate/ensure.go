@@ -52,7 +52,7 @@ func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Fold
 	cmd.WaitDelay = time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return f, fault.Wrap("start the preparation of the image", "", fault.Site,
-			"ask your administrator to run on this node: berth node prepare",
+			"tell your administrator; on this node `berth node status` and /run/berth/jobs/<job>/prepare/*/log say more",
 			fmt.Errorf("%w: %s", err, fault.Clean(strings.TrimSpace(string(out)))))
 	}
 	return f, nil

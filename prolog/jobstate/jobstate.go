@@ -78,6 +78,10 @@ func (r Ready) Config() string { return filepath.Join(r.Dir, "image.json") }
 // A Folder is the place of one preparation.
 type Folder struct{ path string }
 
+// PinName is the name under which a job's user namespaces are pinned
+// (launcher.Mounts.Pin).
+func PinName(job uint32) string { return strconv.FormatUint(uint64(job), 10) }
+
 // JobDir is the folder of a job below the run folder.
 func JobDir(runDir string, job uint32) string {
 	return filepath.Join(runDir, "jobs", strconv.FormatUint(uint64(job), 10))

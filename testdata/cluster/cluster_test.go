@@ -29,7 +29,7 @@ func TestJobs(t *testing.T) {
 		{"array", "bob", `sbatch -Q --wait -a 1-4 -o out.%a --wrap 'echo $SLURM_ARRAY_TASK_ID'; cat out.*`, "1\n2\n3\n4"},
 		{"salloc", "carol", "salloc -Q -N2 srun hostname", "n1\nn2"},
 		{"overcommitted CPUs", "alice", "srun -N1 -n8 sh -c 'echo $SLURM_LOCALID'", "0\n1\n2\n3\n4\n5\n6\n7"},
-		{"terminal", "alice", `script -qec "srun --pty tty" /dev/null | tr -d '\r'`, "/dev/pts/0"},
+		{"terminal", "alice", `script -qec "srun --pty tty" /dev/null </dev/null | grep -o '/dev/pts/[0-9]*'`, "/dev/pts/0"},
 		{"exit code", "alice", "srun sh -c 'exit 7' 2>/dev/null; echo $?", "7"},
 		{"MPI", "alice", "srun -N3 --mpi=pmix sh -c 'test -n \"$PMIX_RANK\" && echo $PMIX_RANK'", "0\n1\n2"},
 	} {

@@ -57,6 +57,14 @@ func TestJobs(t *testing.T) {
 			{name: "home", script: "echo mine >note; srun --container-image=" + tiny + " sh -c 'cat ~/note'", want: `^mine\n$`},
 			{name: "no home", script: "srun --no-container-mount-home --container-image=" + tiny + " sh -c 'test -e /home/alice/note || echo hidden'", want: `^hidden\n$`},
 			{
+				name: "job's folder", script: "mkdir -p proj; cd proj; echo p >f; srun --no-container-mount-home --container-image=" + tiny + " sh -c 'cat /home/alice/proj/f; ls /home/alice'",
+				want: `^p\nproj\n$`,
+			},
+			{
+				name: "root in appearance", script: "srun --container-remap-root --container-writable --container-image=" + tiny + " sh -c 'id -u; touch /bin/x && stat -c %u /bin/x; touch /etc/slurm/x 2>/dev/null || echo no'",
+				want: `^0\n0\nno\n$`,
+			},
+			{
 				name: "mounts", script: "mkdir -p data; echo d >data/f; srun --container-image=" + tiny +
 					" --container-mounts=$PWD/data:/in:ro,tmpfs:/scratch --container-mounts=/etc/slurm:/conf sh -c 'cat /in/f; touch /in/x 2>/dev/null || echo ro; touch /scratch/x && echo scratch; ls /conf/slurm.conf'",
 				want: `^d\nro\nscratch\n/conf/slurm.conf\n$`,

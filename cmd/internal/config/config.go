@@ -63,6 +63,8 @@ const (
 // A Container holds the defaults of containers.
 type Container struct {
 	MountHome bool
+	MountDir  bool     // show the job's working directory
+	RemapRoot bool     // appear as root
 	Root      string   // ReadOnly or Writable
 	IDMap     bool     // use idmapped image mounts where the kernel can
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in

@@ -74,6 +74,16 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.MountHome },
 		},
 		{
+			Key: "container.mount_job_dir",
+			Doc: "Whether the folder in which a job was submitted, or that --chdir names, is visible in its containers at the same path, unless the image has something there.",
+			at:  func(c *Config, _ string) any { return &c.Container.MountDir },
+		},
+		{
+			Key: "container.remap_root",
+			Doc: "Whether users appear as root in containers, unless the job says otherwise.",
+			at:  func(c *Config, _ string) any { return &c.Container.RemapRoot },
+		},
+		{
 			Key: "container.root", Open: true, check: oneOf(ReadOnly, Writable),
 			Doc: "Whether a container's root file system is readonly, or writable in memory until it ends, unless the job says otherwise.",
 			at:  func(c *Config, _ string) any { return &c.Container.Root },
@@ -115,7 +125,7 @@ func defaults() *Config {
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
-		Container: Container{MountHome: true, Root: ReadOnly, IDMap: true},
+		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},
 		Registry:  map[string]*Registry{},
 		origin:    map[string]Origin{},
 	}
