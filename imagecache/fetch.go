@@ -60,7 +60,7 @@ func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	if err := convert(ctx, opts.Converter, l, dir, report, clock); err != nil {
 		return err
 	}
-	return writeResult(dir, ref, src, im, l, clock, opts)
+	return writeResult(ctx, dir, ref, src, im, l, clock, opts)
 }
 
 // convert runs the converter in a folder of its own and removes what it and
@@ -104,17 +104,32 @@ func (s *stopwatch) seconds(l *layers) map[string]float64 {
 	return m
 }
 
-func writeResult(dir string, ref Reference, src source, im *image, l *layers, clock *stopwatch, opts FetchOptions) error {
-	info, err := os.Stat(filepath.Join(dir, store.RootfsName))
+func writeResult(ctx context.Context, dir string, ref Reference, src source, im *image, l *layers, clock *stopwatch, opts FetchOptions) error {
+	size, sum, err := measure(ctx, filepath.Join(dir, store.RootfsName))
 	if err != nil {
 		return err
 	}
 	record := store.Record{
 		Digest: im.digest, References: []string{ref.String()}, Source: src.origin(), Created: clock.end.UTC(),
-		Layers: l.Len(), Compressed: l.compressed.Load(), Uncompressed: l.uncompressed.Load(), Squashed: info.Size(),
+		Layers: l.Len(), Compressed: l.compressed.Load(), Uncompressed: l.uncompressed.Load(), Squashed: size, SHA256: sum,
 		Seconds: clock.seconds(l), Converter: opts.Converter.Name(), Policy: store.PolicyVersion, Version: opts.Version,
 	}
 	return errors.Join(
 		store.WriteJSON(filepath.Join(dir, store.ConfigName), 0o444, im.storeManifest()),
 		store.WriteJSON(filepath.Join(dir, store.RecordName), 0o444, record))
+}
+
+// measure returns a file's size in bytes and its hash.
+func measure(ctx context.Context, path string) (size int64, sum string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, "", err
+	}
+	sum, err = store.Hash(ctx, f)
+	return info.Size(), sum, err
 }

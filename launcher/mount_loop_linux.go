@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrBadImage is the cause when the kernel finds no squashfs in a file, or a
+// damaged one.
+var ErrBadImage = errors.New("not a file system that the kernel can mount")
+
 // mountSquashfs returns a detached mount of the squashfs file image. The loop
 // device goes away with the last copy of the mount (autoclear); on an error
 // nothing is left.
@@ -26,6 +30,9 @@ func mountSquashfs(ctx context.Context, image *os.File) (*os.File, error) {
 	fsctx := os.NewFile(uintptr(fsfd), "squashfs")
 	defer fsctx.Close()
 	if err := configure(fsfd, loop.Name()); err != nil {
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) {
+			err = fmt.Errorf("%w: %w", ErrBadImage, err)
+		}
 		return nil, fmt.Errorf("configure squashfs on %s: %w", loop.Name(), withKernelLog(fsctx, err))
 	}
 	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -58,6 +59,7 @@ type worker struct {
 	folder jobstate.Folder
 	req    jobstate.Request
 	hit    bool
+	found  os.FileInfo // on a hit: the image's folder
 }
 
 // prepare turns every end into an outcome.
@@ -85,13 +87,19 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 	}
 	im, err := st.Get(d)
 	w.hit = err == nil
+	if w.hit {
+		w.found, err = os.Stat(im.Dir())
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		im, err = w.pull(ctx, st, d)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return useImage(ctx, w.cfg.RunDir, w.req.Job, im)
+	if w.hit && w.suspect(im) {
+		return w.verified(ctx, st, im)
+	}
+	return w.use(ctx, st, im)
 }
 
 // digest says which image is meant: the one that submission pinned, else one
@@ -157,7 +165,11 @@ func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *sto
 		return store.Image{}, err
 	}
 	w.say(imagecache.Progress{Phase: imagecache.PhasePublish})
-	return st.Publish(work, d, int(uid))
+	im, err := st.Publish(work, d, int(uid))
+	if err == nil {
+		w.noteGood(im, lastSquashfsError())
+	}
+	return im, err
 }
 
 func errAccount(name string, err error) error {

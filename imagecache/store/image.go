@@ -72,6 +72,8 @@ type Record struct {
 	Compressed   int64 `json:"compressed_bytes"`
 	Uncompressed int64 `json:"uncompressed_bytes"`
 	Squashed     int64 `json:"squashed_bytes"`
+	// SHA256 of the squashfs file, 64 hex digits; see Verify.
+	SHA256 string `json:"squashed_sha256"`
 	// Times in seconds of wall clock, by phase: "pull", "unpack", "squash",
 	// "total". Phases overlap, so they may add up to more than the total.
 	Seconds   map[string]float64 `json:"seconds"`
