@@ -17,6 +17,7 @@ import (
 	_ "github.com/berth-hpc/berth/launcher/nsenter"
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter"
+	"github.com/sylabs/sif/v2/pkg/sif"
 	"golang.org/x/sys/unix"
 )
 
@@ -253,9 +254,7 @@ func TestWritable(t *testing.T) {
 			everyonesFUSE(t)
 			cr.Stage.Image = nil
 			cr.Request.Image = launcher.Root{Kind: launcher.RootFUSE}
-			cr.ServeFUSE = func(ctx context.Context, dev *os.File) error {
-				return launcher.ServeSquashfs(ctx, b.image, dev, user)
-			}
+			cr.Squashfs = b.image
 		}
 		c := b.create(cr)
 		for _, step := range []struct{ script, want string }{
@@ -339,6 +338,79 @@ func TestWorkdir(t *testing.T) {
 		if got := b.run(users, b.create(cr), false, "pwd -P"); got != want {
 			t.Errorf("config %s: started in %q, want %q", config, got, want)
 		}
+	}
+}
+
+// A file of the user's is opened by the user and served by FUSE.
+func TestFiles(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users := b.users()
+	everyonesFUSE(t)
+	dir := t.TempDir()
+	open(t, dir, filepath.Dir(dir))
+	sqsh := filepath.Join(dir, "x.sqsh")
+	if out, err := exec.Command("cp", b.image.Name(), sqsh).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	secret := filepath.Join(dir, "secret.sqsh")
+	if out, err := exec.Command("cp", "-p", "--no-preserve=mode", sqsh, secret).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	writeSIF(t, filepath.Join(dir, "x.sif"), sqsh)
+	if err := os.WriteFile(filepath.Join(dir, "text"), []byte("hello"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path, mode := range map[string]os.FileMode{sqsh: 0o644, secret: 0o600, filepath.Join(dir, "x.sif"): 0o644} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"x.sqsh": "lib", "x.sif": "lib", "secret.sqsh": "permission denied", "none.sqsh": "no such file",
+		"text": "neither a squashfs nor a SIF",
+	} {
+		cr := b.creation(users, false)
+		cr.Stage.Image = nil
+		cr.Request.Image = launcher.Root{Kind: launcher.RootFile, Path: "./" + name}
+		cr.Request.Job.Dir = dir
+		got := ""
+		if c, err := cr.Create(t.Context()); err != nil {
+			got = err.Error()
+		} else {
+			got = b.run(users, c, false, "cat /usr/lib/file")
+			c.Close()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: %s\nwant %s", name, got, want)
+		}
+	}
+}
+
+// writeSIF makes a SIF file as apptainer does, with its own library.
+func writeSIF(t *testing.T, path, squashfs string) {
+	t.Helper()
+	f, err := os.Open(squashfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	text, err := sif.NewDescriptorInput(sif.DataDeffile, strings.NewReader("bootstrap: docker"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	part, err := sif.NewDescriptorInput(sif.DataPartition, f, sif.OptPartitionMetadata(sif.FsSquash, sif.PartPrimSys, "amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := sif.CreateContainerAtPath(path, sif.OptCreateWithDescriptors(text, part))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := image.UnloadContainer(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -36,9 +36,8 @@ type Creation struct {
 	Config *os.File
 	// Stage is root's part on a managed node; nil when the user does it all.
 	Stage *Stage
-	// ServeFUSE serves the image on a FUSE descriptor when the request's
-	// image is of that kind. It starts the server and returns.
-	ServeFUSE func(ctx context.Context, dev *os.File) error
+	// Squashfs is the image's file for an image of kind RootFUSE.
+	Squashfs *os.File
 }
 
 // Create builds the container. Building happens in a process of the user's
@@ -103,7 +102,7 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 	if err := SendRequest(channel, c.Request, c.Config); err != nil {
 		return nil, err
 	}
-	for {
+	for served := false; ; served = true {
 		r, files, err := receiveReply(channel)
 		if err != nil {
 			return nil, err
@@ -112,22 +111,29 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 		case r.Failure != nil:
 			closeAll(files)
 			return nil, r.Failure.Err()
-		case r.FUSE:
-			if err := c.serve(ctx, files); err != nil {
-				return nil, err
-			}
 		case r.Ready:
 			return newContainer(files)
+		case !r.FUSE || served: // one server, whatever the user's process says
+			closeAll(files)
+			return nil, errors.New("the container's builder broke the protocol")
+		}
+		if err := c.serve(ctx, files, r.Offset); err != nil {
+			return nil, err
 		}
 	}
 }
 
-func (c *Creation) serve(ctx context.Context, files []*os.File) error {
+// serve serves the image that the builder mounted: ours, or for RootFile the
+// one that the user opened and sent along.
+func (c *Creation) serve(ctx context.Context, files []*os.File, offset int64) error {
 	defer closeAll(files)
-	if c.ServeFUSE == nil || len(files) != 1 {
-		return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
+	switch {
+	case c.Request.Image.Kind == RootFUSE && len(files) == 1:
+		return serveSquashfs(ctx, c.Squashfs, 0, files[0], c.Request.User)
+	case c.Request.Image.Kind == RootFile && len(files) == 2:
+		return serveSquashfs(ctx, files[1], offset, files[0], c.Request.User)
 	}
-	return c.ServeFUSE(ctx, files[0])
+	return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
 }
 
 func newContainer(files []*os.File) (*Container, error) {

@@ -11,19 +11,20 @@ import (
 	"github.com/berth-hpc/berth/fault"
 )
 
-// ServeSquashfs starts squashfuse_ll for image on the FUSE descriptor dev,
+// serveSquashfs starts squashfuse_ll for image, whose squashfs begins at offset,
+// on the FUSE descriptor dev,
 // which `berth-create inside` has mounted. The server runs as user when root
 // calls this and as the caller otherwise; it leaves the caller's session,
 // holds no namespace of the container and ends by itself when the container
 // does. It needs squashfuse_ll with libfuse 3.3 or later (the mount point
 // /dev/fd/N): every distribution since 2019.
-func ServeSquashfs(ctx context.Context, image, dev *os.File, user User) error {
+func serveSquashfs(ctx context.Context, image *os.File, offset int64, dev *os.File, user User) error {
 	program, err := exec.LookPath("squashfuse_ll")
 	if err != nil {
 		return fault.Wrap("mount the image", "", fault.Site, "install the squashfuse package on "+hostname(), err)
 	}
 	var output bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, "-o", "subtype=berth", "/proc/self/fd/3", "/dev/fd/4")
+	cmd := exec.CommandContext(ctx, program, "-o", fmt.Sprintf("subtype=berth,offset=%d", offset), "/proc/self/fd/3", "/dev/fd/4")
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
 	cmd.Dir = "/"
 	cmd.Stderr = &output

@@ -38,7 +38,8 @@ type Job struct {
 const (
 	RootMounted = "mounted" // Path is a mounted image
 	RootFolder  = "folder"  // Path is an unpacked image
-	RootFUSE    = "fuse"    // inside opens /dev/fuse and sends it out to be served
+	RootFUSE    = "fuse"    // Creation.Squashfs is served by FUSE
+	RootFile    = "file"    // Path is a squashfs or SIF file of the user's, served by FUSE
 )
 
 // A Root says where the image's tree comes from.
@@ -48,11 +49,13 @@ type Root struct {
 }
 
 // A Reply is one message from `berth-create inside`. With FUSE set it carries
-// the descriptor of /dev/fuse to be served; with Ready the mount namespace
+// the descriptor of /dev/fuse to be served and, for RootFile, the file that
+// the user opened, with the offset of the squashfs in it; with Ready the mount namespace
 // and the result for the tasks (a memory file in package wire's format);
 // otherwise it is a failure.
 type Reply struct {
 	FUSE    bool           `json:"fuse,omitempty"`
+	Offset  int64          `json:"offset,omitempty"`
 	Ready   bool           `json:"ready,omitempty"`
 	Failure *fault.Message `json:"failure,omitempty"`
 }

@@ -60,7 +60,7 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 	if ref.Kind() != imagecache.Registry {
 		return FetchEvent{}, &fault.Error{
 			Op: "prepare the image", Arg: req.Image, Blame: fault.User,
-			Remedy: "name an image in a registry; for files on disk use: berth run",
+			Remedy: "name an image in a registry, or push this one to a registry first",
 			Err:    errors.New("the node's store takes images from registries only"),
 		}
 	}

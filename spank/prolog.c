@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "child.h"
 #include "options.h"
 #include "request.h"
@@ -72,8 +73,8 @@ void prolog_prepare(spank_t sp, const struct config *config) {
   const char *pin = getenv("SPANK_BERTH_DIGEST");
   if (image == NULL)
     image = options_prolog_image(sp);
-  if (image == NULL || image[0] == '\0')
-    return;
+  if (image == NULL || image[0] == '\0' || check_image_is_path(image))
+    return; /* a file of the user's is opened by the user's own process */
   char *digest = pin == NULL ? NULL : request_pinned(pin, image);
   wire_start(&w, buf, sizeof(buf));
   add_job(sp, &w);

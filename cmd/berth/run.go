@@ -37,6 +37,9 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if imageIsFile(c.Image) {
+		return c.runFile(ctx, s, cfg)
+	}
 	image, err := s.pull(ctx, cfg, &c.imageRef)
 	if err != nil {
 		return err
@@ -54,10 +57,6 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 
 // become builds the container and turns the process into argv inside.
 func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, argv []string) error {
-	tools, err := s.findTools()
-	if err != nil {
-		return err
-	}
 	req, err := c.request(s, cfg)
 	if err != nil {
 		return err
@@ -65,12 +64,28 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 	if req.Image, err = s.root(ctx, cfg, image); err != nil {
 		return err
 	}
-	users, err := launcher.NewUserNamespaces(ctx, tools.create, req.User)
+	rootfs, settings, err := openImage(image)
+	if err != nil {
+		return err
+	}
+	defer rootfs.Close()
+	defer settings.Close()
+	return c.start(ctx, s, &launcher.Creation{Request: req, Config: settings, Squashfs: rootfs}, argv)
+}
+
+// start completes and runs a creation, and turns the process into argv inside.
+func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creation, argv []string) error {
+	tools, err := s.findTools()
+	if err != nil {
+		return err
+	}
+	users, err := launcher.NewUserNamespaces(ctx, tools.create, creation.Request.User)
 	if err != nil {
 		return explainNamespaces(err)
 	}
 	defer users.Close()
-	container, err := create(ctx, tools, users, req, image)
+	creation.Exe, creation.Users = tools.create, users
+	container, err := creation.Create(ctx)
 	if err != nil {
 		return err
 	}
@@ -79,25 +94,44 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
 }
 
-func create(ctx context.Context, tools tools, users *launcher.UserNamespaces, req *launcher.Request, image store.Image) (*launcher.Container, error) {
-	rootfs, err := image.Open()
-	if err != nil {
-		return nil, err
+// openImage opens what a container needs of an image in a store.
+func openImage(image store.Image) (rootfs, settings *os.File, err error) {
+	if rootfs, err = image.Open(); err != nil {
+		return nil, nil, err
 	}
-	defer rootfs.Close()
 	path := filepath.Join(image.Dir(), store.ConfigName)
-	settings, err := os.Open(path)
+	if settings, err = os.Open(path); err != nil {
+		rootfs.Close()
+		return nil, nil, fault.Wrap("read", path, fault.Site, "remove the image's folder and pull it again", err)
+	}
+	return rootfs, settings, nil
+}
+
+// imageIsFile tells a path from a reference, as the Slurm plugin does.
+func imageIsFile(image string) bool {
+	return strings.HasPrefix(image, "/") || strings.HasPrefix(image, ".")
+}
+
+// runFile runs a command in a squashfs or SIF file, which has no store, no
+// config and no digest.
+func (c *runCmd) runFile(ctx context.Context, s *session, cfg *config.Config) error {
+	if _, err := os.Stat(c.Image); err != nil {
+		return fault.Wrap("open image file", c.Image, fault.User, "check the path", errors.Unwrap(err))
+	}
+	if err := fuseMissing(); err != nil {
+		return fault.Wrap("mount", c.Image, fault.Site,
+			"have /dev/fuse and squashfuse_ll made available here, or push the image to a registry", err)
+	}
+	argv, err := c.argv(store.Config{})
 	if err != nil {
-		return nil, fault.Wrap("read", path, fault.Site, "remove the image's folder and pull it again", err)
+		return err
 	}
-	defer settings.Close()
-	creation := launcher.Creation{
-		Exe: tools.create, Users: users, Request: req, Config: settings,
-		ServeFUSE: func(ctx context.Context, dev *os.File) error {
-			return launcher.ServeSquashfs(ctx, rootfs, dev, req.User)
-		},
+	req, err := c.request(s, cfg)
+	if err != nil {
+		return err
 	}
-	return creation.Create(ctx)
+	req.Image = launcher.Root{Kind: launcher.RootFile, Path: c.Image}
+	return c.start(ctx, s, &launcher.Creation{Request: req}, argv)
 }
 
 // root says where the container finds the image's files: mounted by FUSE, or

@@ -47,12 +47,15 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := r.attachImage(channel, req.Image); err != nil {
+	if err := r.attachImage(channel, req); err != nil {
 		return err
 	}
 	binds, err := prepare(req, r, image)
 	if err != nil {
 		return err
+	}
+	if req.Image.Kind == launcher.RootFile {
+		image.Config.Env = r.environment()
 	}
 	init, err := start(r, binds)
 	if err != nil {
@@ -137,14 +140,21 @@ func handOver(channel *os.File, req *launcher.Request, image *imageConfig, pid i
 }
 
 // attachImage makes the image's tree readable at r.image.
-func (r *rootfs) attachImage(channel *os.File, image launcher.Root) error {
-	switch image.Kind {
+func (r *rootfs) attachImage(channel *os.File, req *launcher.Request) error {
+	switch req.Image.Kind {
 	case launcher.RootMounted:
 		return nil
 	case launcher.RootFolder:
-		return r.bindFolder(image.Path)
+		return r.bindFolder(req.Image.Path)
 	case launcher.RootFUSE:
-		return r.mountFUSE(channel)
+		return r.mountFUSE(channel, 0)
+	case launcher.RootFile:
+		f, offset, err := openFile(req)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return r.mountFUSE(channel, offset, f)
 	}
-	return fmt.Errorf("unknown kind of image %q", image.Kind)
+	return fmt.Errorf("unknown kind of image %q", req.Image.Kind)
 }

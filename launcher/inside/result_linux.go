@@ -1,14 +1,17 @@
 package inside
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/wire"
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,6 +40,28 @@ func readConfig(f *os.File) (*imageConfig, error) {
 		return nil, fmt.Errorf("read image config: %w", err)
 	}
 	return c, nil
+}
+
+// environment reads the variables of an image that has no config beside it:
+// enroot keeps them in /etc/environment of its squashfs files.
+func (r *rootfs) environment() []string {
+	path, err := securejoin.SecureJoin(r.image, "/etc/environment")
+	if err != nil {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var env []string
+	lines := bufio.NewScanner(io.LimitReader(f, maxConfig))
+	for lines.Scan() {
+		if name, _, ok := strings.Cut(lines.Text(), "="); ok && name != "" && !strings.ContainsAny(name, " #") {
+			env = append(env, lines.Text())
+		}
+	}
+	return env
 }
 
 // workdir is where tasks start: what the user asked for, else the image's, else /.

@@ -28,10 +28,15 @@ type Request struct {
 	Remap     *bool
 }
 
+// imageIsFile tells a path on the node from a reference.
+func (r *Request) imageIsFile() bool {
+	return strings.HasPrefix(r.Image, "/") || strings.HasPrefix(r.Image, ".")
+}
+
 // checkPinned refuses a step over several nodes whose image no digest fixes:
 // a tag that moves while the nodes ask would give them different programs.
 func (r *Request) checkPinned() error {
-	if r.Nodes < 2 || r.Digest != "" || strings.Contains(r.Image, "@sha256:") {
+	if r.Nodes < 2 || r.Digest != "" || r.imageIsFile() || strings.Contains(r.Image, "@sha256:") {
 		return nil
 	}
 	return &fault.Error{

@@ -104,9 +104,12 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 		return nil, err
 	}
 	begin := time.Now()
-	image, err := waitForImage(ctx, req, tasks, node)
-	if err != nil {
-		return nil, err
+	var image Image // none for a file of the user's
+	if !req.imageIsFile() {
+		var err error
+		if image, err = waitForImage(ctx, req, tasks, node); err != nil {
+			return nil, err
+		}
 	}
 	waited := time.Now()
 	view, err := tasks.firstView(ctx)
@@ -145,16 +148,21 @@ func waitForImage(ctx context.Context, req *Request, tasks *tasks, node Node) (I
 }
 
 func build(ctx context.Context, req *Request, view *view, users *launcher.UserNamespaces, image Image, set Settings) (*launcher.Container, error) {
+	c := &launcher.Creation{
+		Exe: set.Exe, Users: users,
+		Request: req.launcherRequest(view.job, set),
+		Stage:   &launcher.Stage{View: view.mounts, Dir: set.RunDir},
+	}
+	if image == nil { // opened by the user's own process, not here
+		c.Request.Image = launcher.Root{Kind: launcher.RootFile, Path: req.Image}
+		return c.Create(ctx)
+	}
 	config, err := image.Config()
 	if err != nil {
 		return nil, fault.Wrap("read the image's config", "", fault.Site, "", err)
 	}
 	defer config.Close()
-	c := &launcher.Creation{
-		Exe: set.Exe, Users: users, Config: config,
-		Request: req.launcherRequest(view.job, set),
-		Stage:   &launcher.Stage{View: view.mounts, Dir: set.RunDir},
-	}
+	c.Config = config
 	if err := attachImage(ctx, c, image, set); err != nil {
 		return nil, fault.Wrap("attach the image", "", fault.Site, "", err)
 	}
@@ -189,10 +197,6 @@ func attachImage(ctx context.Context, c *launcher.Creation, image Image, set Set
 	if err != nil {
 		return err
 	}
-	c.Request.Image = launcher.Root{Kind: launcher.RootFUSE}
-	c.ServeFUSE = func(ctx context.Context, dev *os.File) error {
-		defer file.Close()
-		return launcher.ServeSquashfs(ctx, file, dev, c.Request.User)
-	}
+	c.Request.Image, c.Squashfs = launcher.Root{Kind: launcher.RootFUSE}, file
 	return nil
 }

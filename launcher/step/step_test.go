@@ -236,6 +236,7 @@ func TestSeveralNodesNeedAPin(t *testing.T) {
 		"unknown":            {Request{Image: "x:1"}, true},
 		"pinned":             {Request{Nodes: 2, Image: "x:1", Digest: "sha256:0"}, true},
 		"digest in the name": {Request{Nodes: 2, Image: "x@sha256:0"}, true},
+		"a file":             {Request{Nodes: 2, Image: "./x.sqsh"}, true},
 		"a tag alone":        {Request{Nodes: 2, Image: "x:1"}, false},
 	} {
 		if err := tc.r.checkPinned(); (err == nil) != tc.good {

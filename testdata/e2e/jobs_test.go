@@ -9,6 +9,7 @@ import (
 // TestJobs is what users type, in every shape of job.
 func TestJobs(t *testing.T) {
 	bothWays(t, func(t *testing.T, s *site) {
+		s.fileImage(t)
 		for _, tc := range []struct {
 			name, script string
 			code         int
@@ -57,6 +58,17 @@ func TestJobs(t *testing.T) {
 			{name: "home", script: "echo mine >note; srun --container-image=" + tiny + " sh -c 'cat ~/note'", want: `^mine\n$`},
 			{name: "no home", script: "srun --no-container-mount-home --container-image=" + tiny + " sh -c 'test -e /home/alice/note || echo hidden'", want: `^hidden\n$`},
 			{
+				name: "file", script: "cd /shared; srun -N2 --container-image=./x.sqsh sh -c 'test -e /bin/busybox && echo in; touch /bin/x 2>/dev/null || echo ro'",
+				want: `^(in|ro)\n(in|ro)\n(in|ro)\n(in|ro)\n$`,
+			},
+			{
+				name: "writable file", script: "srun --container-writable --container-image=/shared/x.sqsh sh -c 'echo more >>/etc/os-release && tail -n1 /etc/os-release'",
+				want: `^more\n$`,
+			},
+			{
+				name: "file without the dot", script: "cd /shared; srun --container-image=x.sqsh true", code: 255, want: `^$`, says: `did you mean \./x\.sqsh`,
+			},
+			{
 				name: "job's folder", script: "mkdir -p proj; cd proj; echo p >f; srun --no-container-mount-home --container-image=" + tiny + " sh -c 'cat /home/alice/proj/f; ls /home/alice'",
 				want: `^p\nproj\n$`,
 			},
@@ -95,6 +107,14 @@ func TestJobs(t *testing.T) {
 		}
 		s.idle(t)
 	})
+}
+
+// fileImage leaves a squashfs file for users at /shared/x.sqsh.
+func (s *site) fileImage(t *testing.T) {
+	t.Helper()
+	s.With(t).MustRun(t.Context(), "ctl", "alice", "srun", "-w", "n1", "--container-image="+tiny, "true")
+	s.With(t).MustRun(t.Context(), "n1", "root", "sh", "-c",
+		"cp /var/lib/berth/images/sha256/*/rootfs.sqfs /shared/x.sqsh && chmod 644 /shared/x.sqsh")
 }
 
 // A user's error is one clear line per node, fails the job, and drains nothing.
