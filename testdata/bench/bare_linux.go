@@ -19,7 +19,7 @@ import (
 // namespaces, the same stage, the same way in. So a comparison sees the file
 // system alone.
 func runBare(channel *os.File) error {
-	req, err := launcher.ReceiveRequest(channel)
+	req, _, err := launcher.ReceiveRequest(channel) // without a config
 	if err != nil {
 		return err
 	}

@@ -22,9 +22,9 @@ type bench struct {
 	report  Report
 }
 
-// sectionLimit bounds each kind of measurement; rounds that do not fit are
-// left out. All of them together stay below ten minutes.
-const sectionLimit = 75 * time.Second
+// limit bounds each kind of measurement; rounds that do not fit are left out.
+// With 30 rounds all of them together stay near ten minutes at worst.
+func (b *bench) limit() time.Duration { return 50 * time.Second * time.Duration(b.rounds) / 30 }
 
 func measure(ctx context.Context, args []string) error {
 	b := &bench{report: Report{Machine: machine()}}

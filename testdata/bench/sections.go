@@ -138,7 +138,7 @@ func (b *bench) files(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	spec, err := json.Marshal(FileSpec{Dir: filepath.Join(b.work, "files"), Image: squashfs, Rounds: b.rounds, Cold: max(5, b.rounds/6), Limit: sectionLimit})
+	spec, err := json.Marshal(FileSpec{Dir: filepath.Join(b.work, "files"), Image: squashfs, Rounds: b.rounds, Cold: max(5, b.rounds/6), Limit: b.limit()})
 	if err != nil {
 		return err
 	}

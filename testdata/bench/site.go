@@ -18,7 +18,7 @@ func image(name string) string { return "--container-image=" + registry + "/" + 
 
 // on runs a command on a machine of the cluster and returns what it printed.
 func (b *bench) on(ctx context.Context, machine, user string, stdin []byte, args ...string) ([]byte, error) {
-	const limit = "600" // seconds
+	limit := strconv.Itoa(int(2*b.limit().Seconds()) + 120)
 	line := append([]string{"run", "--dir", b.dir, machine, "-u", user, "--timeout", limit, "--"}, args...)
 	return output(exec.CommandContext(ctx, b.cluster, line...), stdin)
 }
@@ -36,7 +36,7 @@ func output(cmd *exec.Cmd, stdin []byte) ([]byte, error) {
 // alternate runs variants in turns as alice on the submit host, each when the
 // cluster is idle.
 func (b *bench) alternate(ctx context.Context, rounds int, vs ...Variant) ([]Sample, error) {
-	spec := Spec{Rounds: rounds, Variants: vs, Settle: []string{"squeue", "-h", "-a"}, Limit: sectionLimit}
+	spec := Spec{Rounds: rounds, Variants: vs, Settle: []string{"squeue", "-h", "-a"}, Limit: b.limit()}
 	in, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err

@@ -72,9 +72,12 @@ func TestOrderIsFair(t *testing.T) {
 // A failed run takes its round out of the comparison, and is counted.
 func TestPairsDropFailedRounds(t *testing.T) {
 	samples := []Sample{
-		{Variant: "bare", Round: 0, Wall: 1}, {Variant: "ours", Round: 0, Wall: 2},
-		{Variant: "bare", Round: 1, Wall: 1, Code: 139}, {Variant: "ours", Round: 1, Wall: 2},
-		{Variant: "bare", Round: 2, Wall: 3}, {Variant: "ours", Round: 2, Wall: 6},
+		{Variant: "bare", Round: 0, Wall: 1},
+		{Variant: "ours", Round: 0, Wall: 2},
+		{Variant: "bare", Round: 1, Wall: 1, Code: 139},
+		{Variant: "ours", Round: 1, Wall: 2},
+		{Variant: "bare", Round: 2, Wall: 3},
+		{Variant: "ours", Round: 2, Wall: 6},
 	}
 	ps, dropped := pairs(samples, "bare", "ours", wall)
 	if len(ps) != 2 || dropped != 1 || ratio(ps) != 2 {
