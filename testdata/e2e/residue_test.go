@@ -29,12 +29,14 @@ type residue map[string]int
 
 func (r residue) add(format string, args ...any) { r[fmt.Sprintf(format, args...)]++ }
 
-// since returns what r has more of than before.
+// since returns what r has more of than before, and what no idle node has.
 func (r residue) since(before residue) []string {
 	var more []string
 	for line, n := range r {
-		if n > before[line] {
-			more = append(more, fmt.Sprintf("%d x %s", n-before[line], line))
+		// An image is mounted as long as a job uses it, so never here.
+		image := strings.HasPrefix(line, "loop device") || strings.Contains(line, " of squashfs ")
+		if n > before[line] || image {
+			more = append(more, fmt.Sprintf("%s (%d, %d before)", line, n, before[line]))
 		}
 	}
 	slices.Sort(more)
@@ -306,7 +308,7 @@ func (c *crowd) job(i int) string {
 	if c.image != "" {
 		options += " --container-image=" + c.image
 	}
-	moment := fmt.Sprintf("%.2f", c.random.Float64()*2)
+	moment := fmt.Sprintf("%.2f", c.random.Float64()*1.5)
 	const work = "sleep 0.$((RANDOM % 10))"
 	batch := "id=$(sbatch --parsable -o /dev/null " + options + " --wrap '" + work + "')"
 	if i%3 != 0 {
@@ -357,7 +359,7 @@ func (s *site) outcomes(t *testing.T) {
 	}
 	t.Log(n)
 	all := 2 * *residueJobs
-	if n["COMPLETED"] < all/2 || n["COMPLETED"] > all*4/5 || n["CANCELLED"] < all/30 || n["FAILED"] < all/30 {
+	if n["COMPLETED"] < all/2 || n["COMPLETED"] > all*9/10 || n["CANCELLED"] < all/30 || n["FAILED"] < all/30 {
 		t.Errorf("of %d jobs: %v", all, n)
 	}
 }
@@ -392,13 +394,24 @@ func TestResidue(t *testing.T) {
 	s.lingers(t)
 	s.outcomes(t)
 	for _, m := range machines {
-		until(t, 10*time.Second, m+" is as before", func() bool { return len(s.residueOf(t, m).since(before[m])) == 0 || t.Failed() })
-		if more := s.residueOf(t, m).since(before[m]); len(more) > 0 {
+		if more := s.settled(t, m, before[m]); len(more) > 0 {
 			t.Errorf("%s has more than before:\n%s", m, strings.Join(more, "\n"))
 		}
 	}
 	s.compareUsage(t, fresh, bareUsage, s.usage(t))
 	s.idle(t)
+}
+
+// settled gives what ends by itself ten seconds, and returns the rest.
+func (s *site) settled(t *testing.T, machine string, before residue) []string {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		more := s.residueOf(t, machine).since(before)
+		if len(more) == 0 || time.Now().After(deadline) {
+			return more
+		}
+	}
 }
 
 // lingering is the name of the processes that linger leaves.
