@@ -165,6 +165,7 @@ func convertTars(t *testing.T, c Converter, tars ...[]byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkStructure(t, im.Rootfs())
 	return im.Rootfs()
 }
 
