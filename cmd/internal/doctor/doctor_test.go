@@ -1,16 +1,16 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -95,30 +95,83 @@ func find(t *testing.T, found []Finding, check string) Finding {
 	return f
 }
 
-// TestMissingCall forbids a system call to a process as a kernel without it
-// would, and has doctor look.
-func TestMissingCall(t *testing.T) {
-	n := testNode(t)
-	input, err := json.Marshal(n)
+// TestMissingCalls forbids a system call to a part, as a kernel without it
+// would, and has it look.
+func TestMissingCalls(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		call         uint32
+		part         Part
+		check        string
+		status       Status
+		says, remedy string
+	}{
+		{"mount_setattr", unix.SYS_MOUNT_SETATTR, Here, "kernel calls", Fail, "lacks mount_setattr,", "a newer kernel"},
+		{"openat2", unix.SYS_OPENAT2, Here, "kernel calls", Fail, "lacks openat2,", "a newer kernel"},
+		{"no squashfs", unix.SYS_FSOPEN, Mounts, "squashfs", Fail, "can't mount an image", "modprobe squashfs"},
+		{"no idmapped mounts", unix.SYS_MOUNT_SETATTR, Mounts, "squashfs", Warn, "belong to nobody, and writable containers use FUSE", "nothing need be done"},
+		{"all there", unix.SYS_SWAPON, Mounts, "squashfs", OK, "", ""},
+		{"all there", unix.SYS_SWAPON, Here, "kernel calls", OK, "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := testNode(t)
+			n.IDMap = true
+			attr := &syscall.SysProcAttr{}
+			if tc.part == Mounts {
+				if os.Getuid() != 0 {
+					t.Skip("only root can mount")
+				}
+				attr.Cloneflags = unix.CLONE_NEWNS
+			}
+			var found []Finding
+			err := withoutCall(tc.call, func() (err error) {
+				found, err = spawn(t.Context(), n, tc.part, attr)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := find(t, found, tc.check)
+			if f.Status != tc.status || !strings.Contains(f.Detail, tc.says) || !strings.Contains(f.Remedy, tc.remedy) {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
+// TestNamespaceWithoutRights: AppArmor lets users make a namespace and takes
+// the rights in it. A process that is not the namespace's root has none either.
+func TestNamespaceWithoutRights(t *testing.T) {
+	attr := &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 1000, HostID: os.Getgid(), Size: 1}},
+	}
+	found, err := spawn(t.Context(), testNode(t), Inside, attr)
 	if err != nil {
-		t.Fatal(err)
+		t.Skipf("no user namespaces here: %v", err)
 	}
-	cmd := exec.CommandContext(t.Context(), n.Command[0], "doctor", "--part", string(Here))
-	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, os.Stderr
-	if err := withoutCall(unix.SYS_MOUNT_SETATTR, cmd.Run); err != nil {
-		t.Fatal(err)
-	}
-	var found []Finding
-	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
-		t.Fatal(err)
-	}
-	f := find(t, found, "kernel calls")
-	if f.Status != Fail || !strings.Contains(f.Detail, "lacks mount_setattr,") {
+	f := find(t, found, "overlay")
+	if f.Status != Fail || !strings.Contains(f.Detail, "gives no right to mount") || !strings.Contains(f.Remedy, "security module") {
 		t.Errorf("%+v", f)
 	}
-	if f := find(t, RunPart(t.Context(), n, Here), "kernel calls"); f.Status != OK {
-		t.Errorf("without the filter: %+v", f)
+}
+
+// TestAccount: whoever looks after no cluster needs no account for one.
+func TestAccount(t *testing.T) {
+	n := testNode(t)
+	slurm, _ := readSlurm(n) // this machine's own
+	if f := accountFinding(n, user.UnknownUserError("berth")); slurm == nil && f.Status != Warn || !strings.Contains(f.Remedy, "useradd") {
+		t.Errorf("unmanaged: %+v", f)
+	}
+	n.StoreDir = t.TempDir()
+	if f := accountFinding(n, user.UnknownUserError("berth")); f.Status != Fail {
+		t.Errorf("managed: %+v", f)
+	}
+	for _, name := range []string{"root", "0:0", "0:5", "x:y"} {
+		if _, _, err := account(name); err == nil {
+			t.Errorf("account %s is taken", name)
+		}
 	}
 }
 

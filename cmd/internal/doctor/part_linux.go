@@ -152,8 +152,12 @@ func notStarted(n *Node, part Part, err error) Finding {
 func accountFinding(n *Node, err error) Finding {
 	var unknown user.UnknownUserError
 	if errors.As(err, &unknown) {
+		status := Fail
+		if !managed(n) {
+			status = Warn
+		}
 		return Finding{
-			Status: Fail, Detail: "no account " + n.Account + ": images can't be pulled on this node",
+			Status: status, Detail: "no account " + n.Account + ": images can't be pulled on this node",
 			Remedy: "useradd --system --no-create-home " + n.Account + ", or set node.account",
 		}
 	}
@@ -161,6 +165,14 @@ func accountFinding(n *Node, err error) Finding {
 		Status: Fail, Detail: fmt.Sprintf("account %s can't run %s: %s", n.Account, n.Command[0], oneLine(err)),
 		Remedy: "give the account an id other than root's, and let everyone read and execute " + n.Command[0],
 	}
+}
+
+// managed says whether this looks like a node of a cluster: elsewhere users
+// pull for themselves.
+func managed(n *Node) bool {
+	slurm, err := readSlurm(n)
+	_, storeErr := os.Stat(n.StoreDir)
+	return slurm != nil || err != nil || storeErr == nil
 }
 
 // NamespaceKnob is the setting of the kernel that keeps users from making user
