@@ -1,32 +1,15 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
-	"os"
-	"path"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/berth-hpc/berth/testdata/images"
-	"github.com/berth-hpc/berth/testdata/registry/server"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/static"
-	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
+	"github.com/berth-hpc/berth/testdata/cluster"
 )
-
-// trickle is the address of a registry whose images take as long to pull as
-// the test wants, and that never stalls.
-const trickle = "10.97.0.1:5002"
 
 // What TestLongPull sets in slurm.conf, in seconds. A requeued job waits for
 // as long as credentials live, by default two minutes.
@@ -34,163 +17,6 @@ const (
 	killWait   = 5
 	credExpire = 15
 )
-
-// A trickling registry lives in the test's own process.
-type trickling struct {
-	reg *server.Started
-
-	mu    sync.Mutex
-	blobs map[string]*trickled // by digest
-}
-
-// A trickled blob is sent at a steady pace.
-type trickled struct {
-	data  []byte
-	over  time.Duration // how long one transfer takes
-	begun chan struct{} // closed when the first transfer begins
-	once  sync.Once
-	count int // transfers that began
-	whole int // transfers that came to their end
-}
-
-func (s *site) startTrickling(t *testing.T) *trickling {
-	t.Helper()
-	r := &trickling{blobs: map[string]*trickled{}}
-	r.reg = server.Start(t, server.Options{Wrap: func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			if blob := r.blob(path.Base(req.URL.Path)); blob != nil && req.Method == http.MethodGet {
-				r.send(w, req, blob)
-				return
-			}
-			next.ServeHTTP(w, req)
-		})
-	}})
-	srv := &http.Server{Handler: r.reg, ReadHeaderTimeout: 10 * time.Second}
-	listener := s.listen(t, "ctl", trickle)
-	go func() { _ = srv.Serve(listener) }()
-	t.Cleanup(func() { _ = srv.Close() })
-	return r
-}
-
-// listen opens a socket in the network of one of the cluster's machines.
-func (s *site) listen(t *testing.T, machine, address string) net.Listener {
-	t.Helper()
-	pid, err := os.ReadFile(filepath.Join(s.Dir, "machines", machine, "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	network := func(process string) int {
-		fd, err := unix.Open("/proc/"+process+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fd
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	own, theirs := network("thread-self"), network(strings.Fields(string(pid))[0])
-	defer unix.Close(own)
-	defer unix.Close(theirs)
-	if err := unix.Setns(theirs, unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", address)
-	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
-		t.Fatal(back)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-func (r *trickling) blob(digest string) *trickled {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.blobs[digest]
-}
-
-func (r *trickling) send(w http.ResponseWriter, req *http.Request, b *trickled) {
-	r.mu.Lock()
-	b.count++
-	r.mu.Unlock()
-	b.once.Do(func() { close(b.begun) })
-	w.Header().Set("Content-Length", fmt.Sprint(len(b.data)))
-	const steps = 200
-	tick := time.NewTicker(b.over / steps)
-	defer tick.Stop()
-	for i := range steps {
-		select {
-		case <-req.Context().Done():
-			return
-		case <-tick.C:
-		}
-		piece := b.data[len(b.data)*i/steps : len(b.data)*(i+1)/steps]
-		if _, err := w.Write(piece); err != nil {
-			return
-		}
-		_ = http.NewResponseController(w).Flush()
-	}
-	r.mu.Lock()
-	b.whole++
-	r.mu.Unlock()
-}
-
-// transfers says how often a blob was asked for, and sent to its end.
-func (r *trickling) transfers(b *trickled) (count, whole int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return b.count, b.whole
-}
-
-// image publishes tiny with a layer that takes so long, and returns its name.
-func (r *trickling) image(t *testing.T, name string, over time.Duration) (string, *trickled) {
-	t.Helper()
-	base, err := images.ReadLayout(images.Layout(t, "tiny"), images.Tag)
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer := static.NewLayer(tarOf(t, name), types.OCIUncompressedLayer)
-	img, err := mutate.AppendLayers(base, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := images.Push(t.Context(), r.reg.Host, name+":1", img); err != nil {
-		t.Fatal(err)
-	}
-	digest, err := layer.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	blob := &trickled{data: tarOf(t, name), over: over, begun: make(chan struct{})}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.blobs[digest.String()] = blob
-	return trickle + "/" + name + ":1", blob
-}
-
-// tarOf is a layer of half a megabyte that no other name has.
-func tarOf(t *testing.T, name string) []byte {
-	t.Helper()
-	img, err := images.FromFiles(v1.Config{}, []images.File{images.Text("share/"+name, strings.Repeat(name+"\n", 1<<19/(len(name)+1)))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	layers, err := img.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := layers[0].Uncompressed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	var data bytes.Buffer
-	if _, err := data.ReadFrom(body); err != nil {
-		t.Fatal(err)
-	}
-	return data.Bytes()
-}
 
 // A jobWatch asks for all jobs at once, for many tests that wait in parallel.
 type jobWatch struct {
@@ -333,6 +159,8 @@ func TestLongPull(t *testing.T) {
 			p.cancelled(t, image, options, after)
 		})
 	}
+	srunAfter := time.Second + moment(40*time.Second)
+	row("scancel of srun", func(t *testing.T) { p.srunCancelled(t, image, srunAfter) })
 	rows.Wait()
 	s.idle(t)
 }
@@ -370,6 +198,23 @@ func (p *longPull) cancelled(t *testing.T, image, options string, after time.Dur
 	begin := time.Now()
 	p.jobs.reaches(t, id, killWait*time.Second, "CANCELLED")
 	t.Logf("ended %.1f s after scancel", time.Since(begin).Seconds())
+}
+
+// srunCancelled measures until srun is back at the user's prompt.
+func (p *longPull) srunCancelled(t *testing.T, image string, after time.Duration) {
+	back := make(chan cluster.Result, 1)
+	go func() { back <- p.as(t, "alice", "srun -J prompt -w n2 --container-image="+image+" echo ran") }()
+	<-time.After(after)
+	p.With(t).MustRun(t.Context(), "ctl", "alice", "scancel", "-n", "prompt")
+	select {
+	case r := <-back:
+		if r.Code == 0 || strings.Contains(r.Stdout, "ran") {
+			t.Errorf("%.2f s after its start: %v", after.Seconds(), r)
+		}
+	case <-time.After(killWait * time.Second):
+		t.Errorf("srun is not back %d s after scancel, %.2f s after its start", killWait, after.Seconds())
+		<-back
+	}
 }
 
 func (p *longPull) requeue(t *testing.T, after time.Duration) {

@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A machine's residue is what of it could still be there when all jobs are
+// gone: a set of lines, the same before and after.
+type residue map[string]int
+
+func (r residue) add(format string, args ...any) { r[fmt.Sprintf(format, args...)]++ }
+
+// since returns what r has more of than before, and what no idle node has.
+func (r residue) since(before residue) []string {
+	var more []string
+	for line, n := range r {
+		// An image is mounted as long as a job uses it, so never here.
+		image := strings.HasPrefix(line, "loop device") || strings.Contains(line, " of squashfs ")
+		if n > before[line] || image {
+			more = append(more, fmt.Sprintf("%s (%d, %d before)", line, n, before[line]))
+		}
+	}
+	slices.Sort(more)
+	return more
+}
+
+// machinePID is process number 1 of a machine, as the host numbers it.
+func (s *site) machinePID(t *testing.T, machine string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.Dir, "machines", machine, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(text))[0]
+}
+
+// residueOf looks at all that a machine's kernel and disks hold.
+func (s *site) residueOf(t *testing.T, machine string) residue {
+	t.Helper()
+	r := residue{}
+	pid := s.machinePID(t, machine)
+	for _, p := range s.processes(t, machine) {
+		p.describe(r)
+	}
+	if machine == "ctl" {
+		return r // where jobs are submitted
+	}
+	rootDir := filepath.Join("/proc", pid, "root")
+	for _, dir := range []string{"run/berth", "var/lib/berth/tmp", "var/lib/berth/locks", "var/lib/berth/images", "tmp", "dev/shm", "run/lock"} {
+		addFiles(t, r, rootDir, dir)
+	}
+	addHiddenMounts(t, r, filepath.Join(rootDir, "run/berth/mounts.ns"))
+	addLoops(t, r, filepath.Join(rootDir, "var/lib/berth"))
+	return r
+}
+
+// A process of a machine, by its folder in the host's /proc.
+type process struct{ dir, name string }
+
+// processes finds those in a machine's pid namespace, or in one within it.
+func (s *site) processes(t *testing.T, machine string) []process {
+	t.Helper()
+	own, err := os.Stat("/proc/" + s.machinePID(t, machine) + "/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []process
+	for _, dir := range dirs {
+		name, err := os.ReadFile(dir + "/comm")
+		if err == nil && within(dir+"/ns/pid", own) {
+			found = append(found, process{dir, strings.TrimSpace(string(name))})
+		}
+	}
+	return found
+}
+
+// within says whether a pid namespace is own or below it.
+func within(path string, own fs.FileInfo) bool {
+	ns, err := os.Open(path)
+	for err == nil {
+		var info fs.FileInfo
+		if info, err = ns.Stat(); err == nil && os.SameFile(info, own) {
+			ns.Close()
+			return true
+		}
+		// EPERM above our own namespace.
+		parent, ioctlErr := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_PARENT)
+		ns.Close()
+		if ioctlErr != nil {
+			return false
+		}
+		ns = os.NewFile(uintptr(parent), path)
+	}
+	return false
+}
+
+var number = regexp.MustCompile(`[0-9]+`)
+
+// describe adds the process, the mounts that it sees, and the namespaces that
+// it is in or has open. Numbers that differ each time are left out.
+func (p process) describe(r residue) {
+	if p.name == lingering {
+		return
+	}
+	r.add("process %s", p.name)
+	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts"} {
+		if link, err := os.Readlink(p.dir + "/ns/" + ns); err == nil {
+			r[fmt.Sprintf("namespace %s in %s", link, p.name)] = 1
+		}
+	}
+	fds, _ := os.ReadDir(p.dir + "/fd") // it may have ended
+	for _, fd := range fds {
+		link, err := os.Readlink(filepath.Join(p.dir, "fd", fd.Name()))
+		if err == nil && strings.Contains(link, ":[") && !strings.HasPrefix(link, "socket:") && !strings.HasPrefix(link, "pipe:") {
+			r.add("namespace open in %s: %s", p.name, number.ReplaceAllString(link, "N"))
+		}
+	}
+	text, _ := os.ReadFile(p.dir + "/mountinfo")
+	for line := range strings.Lines(string(text)) {
+		r.add("mount in %s: %s", p.name, mountOf(line))
+	}
+}
+
+// mountOf is where, what and of what a line of mountinfo is.
+func mountOf(line string) string {
+	left, right, _ := strings.Cut(strings.TrimSpace(line), " - ")
+	f, g := strings.Fields(left), strings.Fields(right)
+	return fmt.Sprintf("%s of %s %s", f[4], g[0], number.ReplaceAllString(g[1], "N"))
+}
+
+// addFiles adds the names of all files below dir.
+func addFiles(t *testing.T, r residue, rootDir, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(rootDir, dir), func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			r.add("file %s", strings.TrimPrefix(path, rootDir))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// addHiddenMounts adds the mounts of the namespace that holds the images. It
+// has no /proc: the thread brings the host's along.
+func addHiddenMounts(t *testing.T, r residue, pin string) {
+	t.Helper()
+	type result struct {
+		text string
+		err  error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // the thread ends in the other namespace
+		text, err := mountsIn(pin)
+		done <- result{text, err}
+	}()
+	got := <-done
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	for line := range strings.Lines(got.text) {
+		r.add("mount in mounts.ns: %s", mountOf(line))
+	}
+}
+
+func mountsIn(pin string) (string, error) {
+	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(proc)
+	ns, err := os.Open(pin)
+	if err != nil {
+		return "", err
+	}
+	defer ns.Close()
+	if err := errors.Join(unix.Unshare(unix.CLONE_FS), unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)); err != nil {
+		return "", fmt.Errorf("enter %s: %w", pin, err)
+	}
+	fd, err := unix.Openat(proc, "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(fd), "mountinfo")
+	defer f.Close()
+	var text strings.Builder
+	_, err = f.WriteTo(&text)
+	return text.String(), err
+}
+
+// addLoops adds the loop devices whose file lies in the store. Their paths
+// don't tell: other clusters have the same ones.
+func addLoops(t *testing.T, r residue, store string) {
+	t.Helper()
+	for _, loop := range loops(t) {
+		_ = filepath.WalkDir(store, func(path string, d fs.DirEntry, err error) error {
+			var st unix.Stat_t
+			if err == nil && unix.Lstat(path, &st) == nil && st.Ino == loop.Inode && st.Dev == loop.Device {
+				r.add("loop device of %s", filepath.Base(filepath.Dir(path)))
+			}
+			return nil
+		})
+	}
+}
+
+func loops(t *testing.T) []unix.LoopInfo64 {
+	t.Helper()
+	busy, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []unix.LoopInfo64
+	for _, path := range busy {
+		dev, err := os.Open("/dev/" + strings.Split(path, "/")[3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+		dev.Close()
+		if err == nil { // else it was freed meanwhile
+			all = append(all, *info)
+		}
+	}
+	return all
+}
+
+// A usage is what a daemon uses: open descriptors and kilobytes of memory.
+type usage struct{ fds, rss int }
+
+func (s *site) usage(t *testing.T) map[string]usage {
+	t.Helper()
+	all := map[string]usage{}
+	for _, machine := range []string{"ctl", "n1", "n2", "n3"} {
+		for _, p := range s.processes(t, machine) {
+			if p.name != "slurmd" && p.name != "slurmctld" {
+				continue
+			}
+			fds, err := os.ReadDir(p.dir + "/fd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, err := os.ReadFile(p.dir + "/status")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := regexp.MustCompile(`RssAnon:\s*(\d+)`).FindSubmatch(status)
+			rss, err := strconv.Atoi(string(m[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[machine+" "+p.name] = usage{len(fds), rss}
+		}
+	}
+	return all
+}
