@@ -18,7 +18,24 @@ func socketpair() (ours, theirs *os.File, err error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	return os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket"), nil
+	// Only our end: the other one goes to a program that expects to block.
+	if ours, err = NewSocket(fds[0]); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return ours, os.NewFile(uintptr(fds[1]), "socket"), nil
+}
+
+// NewSocket makes a file of a socket for SendPacket and ReceivePacket. It
+// makes the socket non-blocking, so that the runtime waits for it without a
+// thread: a goroutine in a blocking system call keeps its processor until the
+// runtime takes it away, after up to 10 ms, which a step's start would feel.
+func NewSocket(fd int) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, os.NewSyscallError("fcntl(O_NONBLOCK)", err)
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
 }
 
 // A Packet is one received message. Sender is the kernel's word on who sent
@@ -39,7 +56,16 @@ func SendPacket(sock *os.File, data []byte, files ...*os.File) error {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(int(sock.Fd()), data, rights, nil, unix.MSG_NOSIGNAL))
+	conn, err := sock.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	err = conn.Write(func(fd uintptr) bool {
+		serr = unix.Sendmsg(int(fd), data, rights, nil, unix.MSG_NOSIGNAL)
+		return !errors.Is(serr, unix.EAGAIN)
+	})
+	return errors.Join(err, os.NewSyscallError("sendmsg", serr))
 }
 
 // ReceivePacket receives one packet of at most size bytes and at most 8
@@ -47,9 +73,9 @@ func SendPacket(sock *os.File, data []byte, files ...*os.File) error {
 func ReceivePacket(sock *os.File, size int) (*Packet, error) {
 	buf := make([]byte, size)
 	oob := make([]byte, unix.CmsgSpace(8*4)+unix.CmsgSpace(unix.SizeofUcred))
-	n, oobn, flags, err := recvmsg(int(sock.Fd()), buf, oob)
+	n, oobn, flags, err := recvmsg(sock, buf, oob)
 	if err != nil {
-		return nil, os.NewSyscallError("recvmsg", err)
+		return nil, err
 	}
 	p := &Packet{Data: buf[:n]}
 	if err := p.parse(oob[:oobn]); err != nil {
@@ -67,13 +93,23 @@ func ReceivePacket(sock *os.File, size int) (*Packet, error) {
 	return p, nil
 }
 
-func recvmsg(fd int, buf, oob []byte) (n, oobn, flags int, err error) {
-	for {
-		n, oobn, flags, _, err = unix.Recvmsg(fd, buf, oob, unix.MSG_CMSG_CLOEXEC)
-		if !errors.Is(err, unix.EINTR) {
-			return n, oobn, flags, err
-		}
+// recvmsg waits with the runtime's poller for a socket of NewSocket, and blocks
+// for any other.
+func recvmsg(sock *os.File, buf, oob []byte) (n, oobn, flags int, err error) {
+	conn, err := sock.SyscallConn()
+	if err != nil {
+		return 0, 0, 0, err
 	}
+	var rerr error
+	err = conn.Read(func(fd uintptr) bool {
+		for {
+			n, oobn, flags, _, rerr = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+			if !errors.Is(rerr, unix.EINTR) {
+				return !errors.Is(rerr, unix.EAGAIN)
+			}
+		}
+	})
+	return n, oobn, flags, errors.Join(err, os.NewSyscallError("recvmsg", rerr))
 }
 
 func (p *Packet) parse(oob []byte) error {
@@ -89,7 +125,7 @@ func (p *Packet) parse(oob []byte) error {
 				return err
 			}
 			for _, fd := range fds {
-				p.Files = append(p.Files, os.NewFile(uintptr(fd), "received"))
+				p.Files = append(p.Files, received(fd))
 			}
 		case unix.SCM_CREDENTIALS:
 			if p.Sender, err = unix.ParseUnixCredentials(&msgs[i]); err != nil {
@@ -104,4 +140,16 @@ func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close()
 	}
+}
+
+// received is a file of a descriptor that came in a packet; a socket becomes
+// one for ReceivePacket.
+func received(fd int) *os.File {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		if f, err := NewSocket(fd); err == nil {
+			return f
+		}
+	}
+	return os.NewFile(uintptr(fd), "received")
 }

@@ -18,7 +18,10 @@ import (
 // runStep is `berth-create step`: root, with the control socket as descriptor
 // 3, an environment that the plugin fixed, and no terminal.
 func runStep(ctx context.Context) error {
-	control := os.NewFile(3, "control")
+	control, err := launcher.NewSocket(3)
+	if err != nil {
+		return err
+	}
 	cfg, err := config.Load(config.Site())
 	if err != nil { // the tasks must hear it: their step fails because of this
 		return step.Run(ctx, openLog("/run/berth"), control, broken{err}, step.Settings{})

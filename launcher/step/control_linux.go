@@ -19,11 +19,15 @@ type control struct{ socket *os.File }
 
 func newControl(socket *os.File) (*control, error) {
 	// The plugin has set it already, before it sent anything.
-	err := unix.SetsockoptInt(int(socket.Fd()), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	conn, err := socket.SyscallConn()
 	if err != nil {
-		return nil, os.NewSyscallError("setsockopt(SO_PASSCRED)", err)
+		return nil, err
 	}
-	return &control{socket}, nil
+	var serr error
+	err = conn.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	})
+	return &control{socket}, errors.Join(err, os.NewSyscallError("setsockopt(SO_PASSCRED)", serr))
 }
 
 // request receives the first message.

@@ -104,6 +104,11 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 		return nil, err
 	}
 	begin := time.Now()
+	made := make(chan madeNamespaces, 1)
+	go func() {
+		users, err := node.UserNamespaces(ctx, req.Job, req.User)
+		made <- madeNamespaces{users, err}
+	}()
 	var image Image // none for a file of the user's
 	if !req.imageIsFile() {
 		var err error
@@ -117,20 +122,27 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 		return nil, err
 	}
 	viewed := time.Now()
-	users, err := node.UserNamespaces(ctx, req.Job, req.User)
-	if err != nil {
+	ns := <-made
+	if ns.err != nil {
 		return nil, fault.Wrap("create user namespaces", "", fault.Site,
-			"see whether the node allows user namespaces: sysctl user.max_user_namespaces", err)
+			"see whether the node allows user namespaces: sysctl user.max_user_namespaces", ns.err)
 	}
-	c, err := build(ctx, req, view, users, image, set)
+	c, err := build(ctx, req, view, ns.users, image, set)
 	if err != nil {
-		users.Close()
+		ns.users.Close()
 		return nil, err
 	}
 	log.WithFields(logrus.Fields{
 		"image": fault.Clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
 	}).Info("container ready")
-	return &container{users: users, Container: c}, nil
+	return &container{users: ns.users, Container: c}, nil
+}
+
+// madeNamespaces comes from a goroutine: they are made while the image and
+// task 0 are waited for.
+type madeNamespaces struct {
+	users *launcher.UserNamespaces
+	err   error
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }

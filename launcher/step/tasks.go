@@ -192,7 +192,7 @@ func (t *tasks) dropDead() int {
 	waiting := slices.Clone(t.queue)
 	fds := make([]unix.PollFd, len(waiting))
 	for i, f := range waiting {
-		fds[i].Fd = int32(f.Fd()) // no events asked: a hang-up is always reported
+		fds[i].Fd = descriptor(f) // no events asked: a hang-up is always reported
 	}
 	t.mu.Unlock()
 	_, _ = unix.Poll(fds, 1000)
@@ -205,6 +205,16 @@ func (t *tasks) dropDead() int {
 		}
 	}
 	return len(t.queue)
+}
+
+// descriptor is -1, which poll ignores, for a closed file. File.Fd would make
+// the socket blocking.
+func descriptor(f *os.File) int32 {
+	fd := int32(-1)
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(d uintptr) { fd = int32(d) })
+	}
+	return fd
 }
 
 // abandon ends the wait for further tasks.
