@@ -162,6 +162,21 @@ func TestNamespaceWithoutRights(t *testing.T) {
 	}
 }
 
+// TestConverter: an image is really converted, and what keeps it from that is
+// told with its remedy.
+func TestConverter(t *testing.T) {
+	if err := convertEmpty(t.Context(), t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	gone := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(gone, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := convertEmpty(t.Context(), gone); err == nil {
+		t.Error("converted into a file")
+	}
+}
+
 // TestAccount: whoever looks after no cluster needs no account for one.
 func TestAccount(t *testing.T) {
 	n := testNode(t)

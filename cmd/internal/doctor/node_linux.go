@@ -41,17 +41,6 @@ func checkSquashfuse(context.Context, *Node) []Finding {
 	return good(path)
 }
 
-// checkConverter looks for the programs that make and unpack squashfs files.
-func checkConverter(context.Context, *Node) []Finding {
-	if _, err := exec.LookPath("mksquashfs"); err != nil {
-		return one(Fail, "no mksquashfs: pulled images can't be converted", "install the squashfs-tools package")
-	}
-	if _, err := exec.LookPath("unsquashfs"); err != nil {
-		return one(Warn, "no unsquashfs: berth run fails where users can't mount by FUSE", "install the squashfs-tools package")
-	}
-	return good("mksquashfs and unsquashfs are there")
-}
-
 func checkOwnStore(_ context.Context, n *Node) []Finding {
 	switch {
 	case n.Root:
