@@ -38,13 +38,29 @@ type result struct {
 	err   error
 }
 
-func waitFor(ctx context.Context, f Folder, progress func(string)) <-chan result {
-	c := make(chan result, 1)
-	go func() {
-		ready, err := f.Wait(ctx, progress)
-		c <- result{ready, err}
-	}()
-	return c
+type startWait func(ctx context.Context, f Folder, progress func(string)) <-chan result
+
+// bothWaits runs a test with Wait and with the later half of it alone, in
+// which the kernel tells what changes.
+func bothWaits(t *testing.T, test func(t *testing.T, waitFor startWait)) {
+	t.Helper()
+	for name, wait := range map[string]func(context.Context, Folder, func(string)) (Ready, error){
+		"from the start": func(ctx context.Context, f Folder, p func(string)) (Ready, error) { return f.Wait(ctx, p) },
+		"told": func(ctx context.Context, f Folder, p func(string)) (Ready, error) {
+			return (&waiter{Folder: f, progress: p}).told(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(ctx context.Context, f Folder, progress func(string)) <-chan result {
+				c := make(chan result, 1)
+				go func() {
+					ready, err := wait(ctx, f, progress)
+					c <- result{ready, err}
+				}()
+				return c
+			})
+		})
+	}
 }
 
 func receive[T any](t *testing.T, c <-chan T) T {
@@ -59,22 +75,24 @@ func receive[T any](t *testing.T, c <-chan T) T {
 }
 
 func TestWaitSeesProgressAndOutcome(t *testing.T) {
-	f, _ := newFolder(t)
-	lines := make(chan string, 10)
-	done := waitFor(t.Context(), f, func(line string) { lines <- line })
-	must(t, f.SetProgress("one\x1b\ntwo"))
-	if got := receive(t, lines); got != "one  two" {
-		t.Errorf("progress %q", got)
-	}
-	must(t, f.SetProgress("three"))
-	if got := receive(t, lines); got != "three" {
-		t.Errorf("progress %q", got)
-	}
-	want := Ready{Digest: "sha256:1", Mount: "1.p1", Dir: "/store/1"}
-	must(t, f.SetState(State{Ready: &want}))
-	if got := receive(t, done); got.err != nil || got.ready != want {
-		t.Errorf("%+v", got)
-	}
+	bothWaits(t, func(t *testing.T, waitFor startWait) {
+		f, _ := newFolder(t)
+		lines := make(chan string, 10)
+		done := waitFor(t.Context(), f, func(line string) { lines <- line })
+		must(t, f.SetProgress("one\x1b\ntwo"))
+		if got := receive(t, lines); got != "one  two" {
+			t.Errorf("progress %q", got)
+		}
+		must(t, f.SetProgress("three"))
+		if got := receive(t, lines); got != "three" {
+			t.Errorf("progress %q", got)
+		}
+		want := Ready{Digest: "sha256:1", Mount: "1.p1", Dir: "/store/1"}
+		must(t, f.SetState(State{Ready: &want}))
+		if got := receive(t, done); got.err != nil || got.ready != want {
+			t.Errorf("%+v", got)
+		}
+	})
 }
 
 // root may have no inotify instance left: the outcome still arrives.
@@ -99,22 +117,26 @@ func TestWaitPassesFailures(t *testing.T) {
 
 // A worker that is killed leaves no outcome, only a free lock.
 func TestWaitNoticesADeadWorker(t *testing.T) {
-	f, end := newFolder(t)
-	done := waitFor(t.Context(), f, nil)
-	end()
-	if got := receive(t, done); got.err == nil || !strings.Contains(got.err.Error(), "was killed") {
-		t.Errorf("%+v", got)
-	}
+	bothWaits(t, func(t *testing.T, waitFor startWait) {
+		f, end := newFolder(t)
+		done := waitFor(t.Context(), f, nil)
+		end()
+		if got := receive(t, done); got.err == nil || !strings.Contains(got.err.Error(), "was killed") {
+			t.Errorf("%+v", got)
+		}
+	})
 }
 
 func TestWaitEndsWithItsContext(t *testing.T) {
-	f, _ := newFolder(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := waitFor(ctx, f, nil)
-	cancel()
-	if got := receive(t, done); !errors.Is(got.err, context.Canceled) {
-		t.Errorf("%+v", got)
-	}
+	bothWaits(t, func(t *testing.T, waitFor startWait) {
+		f, _ := newFolder(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := waitFor(ctx, f, nil)
+		cancel()
+		if got := receive(t, done); !errors.Is(got.err, context.Canceled) {
+			t.Errorf("%+v", got)
+		}
+	})
 }
 
 // The lock passes to a child with the descriptor, and looking at it takes
