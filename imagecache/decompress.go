@@ -22,15 +22,21 @@ type readCloser struct {
 // Close implements io.Closer.
 func (r readCloser) Close() error { return r.close() }
 
-// unpacking says of a decompressor's errors that the layer is to blame. By
-// the time it runs the bytes are known to be the ones that were pushed, or the
-// verifier below speaks first.
-type unpacking struct{ io.Reader }
+// unpacking says of a decompressor's errors that the layer is to blame, unless
+// reading on to the end of what it reads from shows that the bytes are not the ones that
+// were pushed.
+type unpacking struct {
+	io.Reader
+	from io.Reader
+}
 
 // Read implements io.Reader.
 func (u unpacking) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
 	if err != nil && err != io.EOF && !isOurs(err) {
+		if _, rest := io.Copy(io.Discard, u.from); rest != nil && isOurs(rest) {
+			return n, rest
+		}
 		err = damaged("a layer cannot be decompressed: %w", err)
 	}
 	return n, err
@@ -50,13 +56,13 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, damaged("a layer is not gzip: %w", err)
 		}
-		return readCloser{unpacking{z}, z.Close}, nil
+		return readCloser{unpacking{z, br}, z.Close}, nil
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			return nil, damaged("a layer is not zstd: %w", err)
 		}
-		return readCloser{unpacking{z}, func() error { z.Close(); return nil }}, nil
+		return readCloser{unpacking{z, br}, func() error { z.Close(); return nil }}, nil
 	}
 	return readCloser{br, func() error { return nil }}, nil
 }

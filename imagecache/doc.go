@@ -6,7 +6,8 @@
 //	reference.go  docker://r/i:tag   -> Reference   (nothing is looked up)
 //	manifest.go   Reference          -> Digest      (network, as the user)
 //	layers.go     Digest             -> layer tars  (network, local disk)
-//	squash.go     layer tars         -> squashfs    (local disk)
+//	stream.go     layer tars         -> squashfs    (local disk; merge/, squashfs/)
+//	squash.go     the same through a folder and mksquashfs
 //	pull.go       all of it into a store of one's own
 //	store/        the store              (local disk, flock; no network code)
 //

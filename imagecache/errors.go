@@ -76,7 +76,8 @@ func imageFault(op string, ref Reference, err error) error {
 // machine or the network, so that the image is not to blame.
 func isOurs(err error) bool {
 	var f *fault.Error
-	return errors.As(err, &f) || isLocal(err) ||
+	var transfer *transferError
+	return errors.As(err, &f) || errors.As(err, &transfer) || isLocal(err) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 

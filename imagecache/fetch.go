@@ -15,7 +15,7 @@ import (
 type FetchOptions struct {
 	Network  Network
 	Platform Platform // zero means this machine's
-	// Converter defaults to Umoci.
+	// Converter defaults to Stream.
 	Converter Converter
 	// Parallel is how many layers are transferred at once; 0 means 3.
 	Parallel int
@@ -40,7 +40,7 @@ func Fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 
 func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts FetchOptions) error {
 	if opts.Converter == nil {
-		opts.Converter = Umoci{}
+		opts.Converter = Stream{}
 	}
 	report := &reporter{f: opts.Progress}
 	clock := &stopwatch{start: time.Now()}
@@ -52,7 +52,7 @@ func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	if err != nil {
 		return err
 	}
-	l, err := startLayers(ctx, src, im, filepath.Join(dir, "layers"), opts.Parallel, report)
+	l, err := startLayers(ctx, src, im, filepath.Join(dir, "layers"), opts.Converter.Streams(), opts.Parallel, report)
 	if err != nil {
 		return fmt.Errorf("make work folder: %w", err)
 	}

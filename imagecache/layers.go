@@ -22,9 +22,10 @@ const (
 	layerTries = 3
 )
 
-// layers are the layers of one image. Those of a registry are transferred
-// to files, some at a time, lowest first; a layer can be
-// opened as soon as it has arrived. Those on disk already are read in place.
+// layers are the layers of one image. Those of a registry go straight to a
+// converter that streams (direct.go); for others they are transferred to files,
+// some at a time, lowest first, and a layer can be opened as soon as it has
+// arrived. Those on disk already are read in place.
 type layers struct {
 	src      source
 	descs    []v1.Descriptor
@@ -36,15 +37,17 @@ type layers struct {
 	errs    []error         // why it never will; read after arrived
 	wg      sync.WaitGroup
 	cancel  context.CancelCauseFunc
-	done    atomic.Int64 // when the last layer arrived so far, Unix nanoseconds
+	feeds   []*feed       // of layers that do not go to files
+	slots   chan struct{} // taken by layers on their way to memory
+	done    atomic.Int64  // when the last layer arrived so far, Unix nanoseconds
 
 	compressed   atomic.Int64 // bytes read so far
 	uncompressed atomic.Int64
 }
 
-// startLayers begins the transfer of im's layers into dir. The caller
-// must call stop.
-func startLayers(ctx context.Context, src source, im *image, dir string, parallel int, progress *reporter) (*layers, error) {
+// startLayers begins the transfer of im's layers, into dir unless direct. The
+// caller must call stop.
+func startLayers(ctx context.Context, src source, im *image, dir string, direct bool, parallel int, progress *reporter) (*layers, error) {
 	l := &layers{
 		src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress,
 		arrived: make([]chan struct{}, len(im.layers)), errs: make([]error, len(im.layers)),
@@ -59,11 +62,15 @@ func startLayers(ctx context.Context, src source, im *image, dir string, paralle
 		}
 		return l, nil
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
 	if parallel <= 0 {
 		parallel = defaultParallel
+	}
+	if direct {
+		l.feedLayers(ctx, parallel)
+		return l, nil
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
 	}
 	l.transfer(ctx, parallel)
 	return l, nil
@@ -151,6 +158,9 @@ func (l *layers) Len() int { return len(l.descs) }
 // Open implements LayerSource. Closing the stream removes the layer's file:
 // layers are read once.
 func (l *layers) Open(ctx context.Context, i int) (io.ReadCloser, error) {
+	if l.feeds != nil {
+		return l.openFeed(i)
+	}
 	select {
 	case <-l.arrived[i]:
 	case <-ctx.Done():
@@ -198,7 +208,7 @@ func (l *layers) unpacked(r io.Reader, closer io.Closer, i int) (io.ReadCloser, 
 	v.bad = contradiction
 	stream := counted{l.watch(v, PhaseUnpack, i, 0), &l.uncompressed}
 	return readCloser{stream, func() error {
-		if !l.src.local() {
+		if !l.src.local() && l.feeds == nil {
 			defer os.Remove(l.path(i))
 		}
 		return errors.Join(plain.Close(), closer.Close())

@@ -68,7 +68,7 @@ func checkStored(t *testing.T, im store.Image, ref Reference) {
 	rec, err := im.Record()
 	if err != nil || rec.Layers != 2 || rec.Squashed == 0 || rec.Compressed == 0 || rec.Uncompressed == 0 ||
 		rec.References[0] != ref.String() || rec.Source != ref.Host() || rec.Policy != store.PolicyVersion ||
-		rec.Version != "v" || rec.Converter != "umoci" || rec.Seconds["total"] <= 0 || rec.Seconds["squash"] <= 0 || rec.Seconds["pull"] <= 0 {
+		rec.Version != "v" || rec.Converter != "stream" || rec.Seconds["total"] <= 0 || rec.Seconds["squash"] <= 0 || rec.Seconds["pull"] <= 0 {
 		t.Errorf("%s: %+v, %v", store.RecordName, rec, err)
 	}
 }

@@ -110,6 +110,16 @@ func (s *registrySource) blob(ctx context.Context, desc v1.Descriptor) (io.ReadC
 	return body, err
 }
 
+// blobFrom opens a blob at an offset, also where the host sends all of it.
+func (s *registrySource) blobFrom(ctx context.Context, desc v1.Descriptor, from int64) (io.ReadCloser, error) {
+	var body io.ReadCloser
+	err := s.eachEndpoint(ctx, func(e *endpoint) (err error) {
+		body, err = e.getFrom(ctx, "blobs/"+desc.Digest.String(), from, desc.Size)
+		return err
+	})
+	return body, err
+}
+
 // eachEndpoint calls try for the mirrors and the registry until one works. The
 // error is that of the registry itself, which knows best what it has.
 func (s *registrySource) eachEndpoint(ctx context.Context, try func(*endpoint) error) error {
@@ -174,14 +184,44 @@ func hostname(host string) string {
 
 // get opens path of the repository.
 func (e *endpoint) get(ctx context.Context, path, accept string) (io.ReadCloser, error) {
+	header := http.Header{}
+	if accept != "" {
+		header.Set("Accept", accept)
+	}
+	resp, err := e.open(ctx, path, header)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// getFrom opens path of the repository, which has size bytes, at an offset.
+func (e *endpoint) getFrom(ctx context.Context, path string, from, size int64) (io.ReadCloser, error) {
+	resp, err := e.open(ctx, path, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", from, size-1)}})
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", from)) {
+			resp.Body.Close()
+			return nil, fmt.Errorf("%s sent another part of a layer than it was asked for", e.repo.RegistryStr())
+		}
+		return resp.Body, nil
+	}
+	return resp.Body, skip(resp.Body, from)
+}
+
+// open asks until the host lets it in. The answer is 200, or 206 to a request
+// for a part.
+func (e *endpoint) open(ctx context.Context, path string, header http.Header) (*http.Response, error) {
 	for {
 		client, step := e.current()
-		resp, err := e.request(ctx, client, path, accept)
+		resp, err := e.request(ctx, client, path, header)
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode == http.StatusOK {
-			return resp.Body, nil
+		if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && header.Get("Range") != "" {
+			return resp, nil
 		}
 		err = answerError(e.repo.RegistryStr(), resp)
 		if resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
@@ -255,9 +295,9 @@ const maxRetryAfter = 20 * time.Second
 // request sends a GET and repeats it where that may help. When no time is left
 // for another try the answer counts that came, which says more than that the
 // time was over.
-func (e *endpoint) request(ctx context.Context, client *http.Client, path, accept string) (*http.Response, error) {
+func (e *endpoint) request(ctx context.Context, client *http.Client, path string, header http.Header) (*http.Response, error) {
 	for try := 0; ; try++ {
-		resp, err := e.tryScheme(ctx, client, path, accept)
+		resp, err := e.tryScheme(ctx, client, path, header)
 		if try == len(retryWaits) || !worthRetry(ctx, resp, err) {
 			return resp, err
 		}
@@ -290,7 +330,7 @@ func retryAfter(resp *http.Response) time.Duration {
 // tryScheme sends a GET by HTTPS and then, where the host may speak it, by
 // plain HTTP, and remembers what worked. A host with a bad certificate speaks
 // HTTPS; nothing is gained by asking it in clear.
-func (e *endpoint) tryScheme(ctx context.Context, client *http.Client, path, accept string) (*http.Response, error) {
+func (e *endpoint) tryScheme(ctx context.Context, client *http.Client, path string, header http.Header) (*http.Response, error) {
 	e.mu.Lock()
 	schemes := e.schemes
 	e.mu.Unlock()
@@ -301,9 +341,7 @@ func (e *endpoint) tryScheme(ctx context.Context, client *http.Client, path, acc
 		if reqErr != nil {
 			return nil, reqErr
 		}
-		if accept != "" {
-			req.Header.Set("Accept", accept)
-		}
+		req.Header = header.Clone()
 		var resp *http.Response
 		if resp, err = client.Do(req); err == nil {
 			e.mu.Lock()

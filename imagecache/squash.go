@@ -30,9 +30,20 @@ type LayerSource interface {
 type Converter interface {
 	// Name is recorded with the image.
 	Name() string
+	// Streams reports whether Convert opens the layers in their order, one
+	// at a time, and reads each as it comes. Then they go past the disk.
+	Streams() bool
 	// Convert writes the squashfs file to out and may use the empty folder
 	// work, in which it may leave files. On error out may hold garbage.
 	Convert(ctx context.Context, layers LayerSource, work, out string, progress ProgressFunc) error
+}
+
+// ConverterNamed returns the Converter whose Name is name, Stream if none is.
+func ConverterNamed(name string) Converter {
+	if name == (Umoci{}).Name() {
+		return Umoci{}
+	}
+	return Stream{}
 }
 
 // Umoci is the Converter that unpacks the layers into a folder with umoci and
@@ -47,6 +58,9 @@ type Umoci struct {
 
 // Name implements Converter.
 func (Umoci) Name() string { return "umoci" }
+
+// Streams implements Converter. While one layer is unpacked, others arrive.
+func (Umoci) Streams() bool { return false }
 
 // silenceUmoci keeps umoci's warnings, one per file in the worst case, off
 // standard error. They go through the one logger of apex/log.

@@ -59,6 +59,9 @@ type Stream struct {
 // Name implements Converter.
 func (Stream) Name() string { return "stream" }
 
+// Streams implements Converter.
+func (Stream) Streams() bool { return true }
+
 // Convert implements Converter. work stays empty.
 func (s Stream) Convert(ctx context.Context, layers LayerSource, _, out string, progress ProgressFunc) (err error) {
 	f, err := os.OpenFile(out, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
@@ -136,15 +139,15 @@ func (c *conversion) apply(ctx context.Context, stream io.Reader) error {
 			err = c.entry(h, content)
 		}
 		if err != nil {
-			return layerError(err, stream)
+			return layerError(ctx, err, stream)
 		}
 	}
 }
 
 // layerError blames the image for an error, unless reading the rest of the
 // layer shows that it did not arrive as it is.
-func layerError(err error, stream io.Reader) error {
-	if isOurs(err) {
+func layerError(ctx context.Context, err error, stream io.Reader) error {
+	if isOurs(err) || ctx.Err() != nil {
 		return err
 	}
 	if _, rest := io.Copy(io.Discard, stream); rest != nil && isOurs(rest) {

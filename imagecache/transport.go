@@ -119,11 +119,12 @@ func newStallReader(ctx context.Context, body io.ReadCloser, limit time.Duration
 	return &stallReader{body: body, ctx: ctx, limit: limit, timer: timer, cancel: cancel}
 }
 
-// Read implements io.Reader. The time between two calls counts, too: bodies
-// are read to disk, not handed to a slow consumer.
+// Read implements io.Reader. The time between two calls does not count: the
+// converter may be slower than the network.
 func (s *stallReader) Read(p []byte) (int, error) {
 	s.timer.Reset(s.limit)
 	n, err := s.body.Read(p)
+	s.timer.Stop()
 	if err != nil && err != io.EOF && errors.Is(context.Cause(s.ctx), errStalled) {
 		err = fmt.Errorf("%w (%v)", errStalled, s.limit)
 	}

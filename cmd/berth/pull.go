@@ -53,6 +53,6 @@ func (s *session) pull(ctx context.Context, cfg *config.Config, r *imageRef) (st
 	show := s.newProgress(ref.String())
 	defer show.Close()
 	return imagecache.Pull(ctx, images, ref, imagecache.FetchOptions{
-		Network: network(cfg), Platform: platform, Progress: show.Update, Version: berthVersion(),
+		Network: network(cfg), Converter: imagecache.ConverterNamed(cfg.Store.Converter), Platform: platform, Progress: show.Update, Version: berthVersion(),
 	})
 }

@@ -34,10 +34,12 @@ type Config struct {
 	origin map[string]Origin // by full key, for what is not a default
 }
 
-// A Store says where images are kept. Both paths are absolute.
+// A Store says where images are kept, and how they get there. Both paths are
+// absolute.
 type Store struct {
-	Dir     string // the node's store; root publishes into it
-	UserDir string // a user's own store
+	Dir       string // the node's store; root publishes into it
+	UserDir   string // a user's own store
+	Converter string // the name of imagecache's converter
 }
 
 // A Node holds the settings of the root side of a managed node.

@@ -39,6 +39,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Store.UserDir },
 		},
 		{
+			Key: "store.converter", Open: true, check: oneOf("stream", "umoci"),
+			Doc: "How layers become an image: stream writes it while they arrive; umoci unpacks them into a folder and runs mksquashfs on that. Both give the same files.",
+			at:  func(c *Config, _ string) any { return &c.Store.Converter },
+		},
+		{
 			Key: "node.run_dir", check: absolute,
 			Doc: "State of running jobs: leases, pinned namespaces, error records. It must not survive a reboot.",
 			at:  func(c *Config, _ string) any { return &c.Node.RunDir },
@@ -119,7 +124,7 @@ func Settings() []Setting {
 // defaults returns the built-in values.
 func defaults() *Config {
 	return &Config{
-		Store: Store{Dir: "/var/lib/berth"},
+		Store: Store{Dir: "/var/lib/berth", Converter: "stream"},
 		Node: Node{
 			RunDir: "/run/berth", Account: "berth",
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
