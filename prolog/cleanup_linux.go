@@ -84,7 +84,20 @@ func unpin(ctx context.Context, runDir string, job uint32) error {
 		return err
 	}
 	defer mounts.Close()
-	return mounts.Unpin(ctx, jobstate.PinName(job))
+	return errors.Join(mounts.Unpin(ctx, jobstate.PinName(job)), unpinForgotten(ctx, runDir, mounts))
+}
+
+// unpinForgotten lets go of what jobs pinned that have no folder. Such a job
+// ended while Cleanup could not run, because berth was being replaced, say. A
+// job that lives has a folder: its prolog made it before the first step.
+func unpinForgotten(ctx context.Context, runDir string, mounts *launcher.Mounts) error {
+	names, err := mounts.PinnedJobs()
+	for _, name := range names {
+		if _, serr := os.Stat(filepath.Join(runDir, "jobs", name)); errors.Is(serr, os.ErrNotExist) {
+			err = errors.Join(err, mounts.Unpin(ctx, name))
+		}
+	}
+	return err
 }
 
 func stopWorkers(ctx context.Context, runDir string, job uint32) error {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 	"golang.org/x/sys/unix"
 )
@@ -83,4 +84,34 @@ func TestStatus(t *testing.T) {
 		data, _ := json.Marshal(got)
 		t.Errorf("%s", data)
 	}
+}
+
+// TestForgottenPins: the next job's cleanup ends what a job pinned whose own
+// cleanup never ran, and leaves the pins of jobs that live.
+func TestForgottenPins(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n, reg := newNode(t), newRegistry(t)
+	image, digest := reg.push(t, "x", "content")
+	for _, job := range []uint32{1, 3} {
+		r := request(job, image, digest)
+		n.prepare(r)
+		n.ready(r)
+	}
+	mounts, err := launcher.OpenMounts(t.Context(), n.cfg.RunDir)
+	must(t, err)
+	defer mounts.Close()
+	ns, err := os.Open("/proc/self/ns/user")
+	must(t, err)
+	defer ns.Close()
+	for _, job := range []string{"1", "2", "3"} { // 2 has no folder
+		must(t, mounts.Pin(t.Context(), job, launcher.Pin{Name: "user1", NS: ns}))
+	}
+	n.cleanup(1)
+	if jobs, err := mounts.PinnedJobs(); err != nil || len(jobs) != 1 || jobs[0] != "3" {
+		t.Errorf("pinned: %q, %v; want those of job 3 alone", jobs, err)
+	}
+	n.cleanup(3)
+	n.checkClean()
 }
