@@ -42,7 +42,9 @@ var breakages = []breakage{
 		cause: `cannot start ` + create + `: Permission denied`, fix: `this is for the cluster's admin`},
 	{name: "helper killed", breaks: `printf '#!/bin/sh\nkill -9 $$\n' >/tmp/killed && chmod 755 /tmp/killed && mount --bind /tmp/killed ` + create,
 		mends: "umount " + create,
-		cause: `the container helper ended before the container was ready`, fix: `submit the job again`},
+		// which of both depends on the moment
+		cause: `the container helper (ended before the container was ready|does not take the request: Broken pipe)`,
+		fix:   `(submit the job again|this is for the cluster's admin)`},
 	{name: "berth missing", breaks: emptyDir + "/opt/berth/bin", mends: "umount /opt/berth/bin",
 		cause: `start the preparation of the image: .*/bin/berth: no such file`, fix: `(ask|tell) your administrator`},
 	{name: "account missing", breaks: "cp -p /etc/passwd /tmp/passwd && sed -i /^berth:/d /etc/passwd", mends: "cat /tmp/passwd >/etc/passwd",
@@ -226,7 +228,9 @@ func (s *site) testSteps(t *testing.T) {
 		name, script, stdout string
 		ok                   bool
 	}{
-		{"kill on bad exit", "timeout 30 srun -K -w n1,n2 -N2 -n4" + image + "sh -c 'test $SLURM_PROCID = 0 && exit 3; sleep 100'", "", false},
+		{"kill on bad exit", "rm -f /shared/in.*; timeout 30 srun -K -w n1,n2 -N2 -n4" + image +
+			// Slurm forgets a node whose step begins after the kill, without Berth, too.
+			"sh -c 'touch /shared/in.$SLURM_PROCID; until [ -e /shared/in.3 ]; do sleep 0.1; done; test $SLURM_PROCID = 0 && exit 3; sleep 100'", "", false},
 		{"a task fails", "timeout 30 srun -w n1,n2 -N2 -n4" + image + "sh -c 'test $SLURM_PROCID = 0 && exit 3; echo others'", "others\nothers\nothers\n", false},
 		{"a step ends before another",
 			"timeout 60 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/second ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
