@@ -35,8 +35,7 @@ func (c *crowd) script(user, share int) string {
 	for i := range share {
 		fmt.Fprintf(&b, "( %s ) >>log 2>&1 &\nsleep %.2f\n", c.job(user+i), c.random.Float64()*0.4)
 	}
-	// Slurm does not miss an srun that was killed: its job stays.
-	b.WriteString("wait\nscancel -n sleep -u $USER\n")
+	b.WriteString("wait\n")
 	return b.String()
 }
 
@@ -60,8 +59,9 @@ func (c *crowd) job(i int) string {
 		return batch + "; sleep " + moment + "; scancel $id"
 	case 1:
 		return batch + "; sleep " + moment + "; scancel -s KILL $id; scancel $id"
-	case 2: // srun itself goes without a word
-		return "timeout -s KILL " + moment + " srun " + options + " sleep 3"
+	case 2: // srun itself goes without a word: Slurm keeps its job, and the CPUs
+		name := fmt.Sprintf(" -J lost%d ", i)
+		return "timeout -s KILL " + moment + " srun" + name + options + " sleep 3; scancel -u $USER" + strings.Replace(name, "-J", "-n", 1)
 	default:
 		return "srun " + options + " sh -c 'kill -9 $$'"
 	}
