@@ -341,6 +341,40 @@ func TestWorkdir(t *testing.T) {
 	}
 }
 
+// An unpacked image is a folder that the user may write to; containers do not.
+func TestFolder(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users := b.users()
+	dir := t.TempDir()
+	open(t, dir, filepath.Dir(dir))
+	tree := filepath.Join(dir, "tree")
+	if out, err := exec.Command("unsquashfs", "-no-progress", "-quiet", "-dest", tree, b.image.Name()).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", user.UID, user.GID), tree).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	for writable, want := range map[bool]string{
+		false: "/bin/sh: can't create /usr/lib/file: Read-only file system\n/bin/sh: can't create /bin/x: Read-only file system\nlib",
+		true:  "changed",
+	} {
+		cr := b.creation(users, false)
+		cr.Stage.Image = nil
+		cr.Request.Image = launcher.Root{Kind: launcher.RootFolder, Path: tree}
+		cr.Request.Writable = writable
+		script := "echo changed >/usr/lib/file; echo x >/bin/x; cat /usr/lib/file"
+		if got := b.run(users, b.create(cr), false, script); got != want {
+			t.Errorf("writable=%v: %q, want %q", writable, got, want)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(tree, "usr/lib/file")); err != nil || string(text) != "lib\n" {
+		t.Errorf("the image's folder was changed: %q, %v", text, err)
+	}
+}
+
 // A file of the user's is opened by the user and served by FUSE.
 func TestFiles(t *testing.T) {
 	if !launcher.PrivateMounts(t) {

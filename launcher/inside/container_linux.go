@@ -19,8 +19,8 @@ import (
 //
 // There is no user namespace in the config: we are already in the job's, and
 // libcontainer refuses a new one that has no mapping for 0.
-func start(r *rootfs, binds []bind) (*libcontainer.Process, error) {
-	container, err := libcontainer.Create(filepath.Join(r.work, "state"), "c", config(r, binds))
+func start(r *rootfs, binds []bind, writable bool) (*libcontainer.Process, error) {
+	container, err := libcontainer.Create(filepath.Join(r.work, "state"), "c", config(r, binds, writable))
 	if err != nil {
 		return nil, fmt.Errorf("libcontainer: %w", err)
 	}
@@ -37,9 +37,10 @@ func start(r *rootfs, binds []bind) (*libcontainer.Process, error) {
 	return p, nil
 }
 
-func config(r *rootfs, binds []bind) *configs.Config {
+func config(r *rootfs, binds []bind, writable bool) *configs.Config {
 	c := &configs.Config{
 		Rootfs:          r.path,
+		Readonlyfs:      !writable,
 		Namespaces:      configs.Namespaces{{Type: configs.NEWNS}},
 		RootlessCgroups: true, // the job's cgroup stays as it is
 		Cgroups: &cgroups.Cgroup{

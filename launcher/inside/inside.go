@@ -6,7 +6,7 @@
 // The steps are files of this package in the order the data takes:
 //
 //	mounts.go     options      -> binds
-//	rootfs.go     image, binds -> overlay with every mount point in place
+//	rootfs.go     image, binds -> root file system with every mount point in place
 //	container.go  overlay      -> mount namespace (libcontainer)
 //	result.go     image config -> what tasks apply after joining
 //
@@ -57,7 +57,7 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 	if req.Image.Kind == launcher.RootFile {
 		image.Config.Env = r.environment()
 	}
-	init, err := start(r, binds)
+	init, err := start(r, binds, req.Writable)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 type rootfs struct {
 	work  string // tmpfs of this container
 	image string // the image's tree
-	path  string // the overlay
+	path  string // the container's root
 }
 
 // newRootfs covers req.Work with a tmpfs of the user's own. The tmpfs, like
@@ -173,17 +173,86 @@ func (r *rootfs) addFile(rel string) error {
 	return f.Close()
 }
 
-// mount puts the layers together. Read-only is an overlay of lower layers
-// alone, which the kernel never lets be remounted writable; writable keeps
-// the changes in the tmpfs. Needs Linux 5.11 (overlay in user namespaces).
+// mount puts the layers together below r.path. Overlays in user namespaces
+// need Linux 5.11.
 func (r *rootfs) mount(writable bool) error {
-	points, image := escape(filepath.Join(r.work, "points")), escape(r.image)
-	options := fmt.Sprintf("lowerdir=%s:%s", points, image)
-	if writable {
-		options = fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr",
-			image, points, escape(filepath.Join(r.work, "scratch")))
+	points := filepath.Join(r.work, "points")
+	if writable { // changes stay in the tmpfs
+		return overlay(r.path, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr",
+			escape(r.image), escape(points), escape(filepath.Join(r.work, "scratch"))))
 	}
-	err := unix.Mount("overlay", r.path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
+	if err := r.addTopLevel(); err != nil {
+		return fmt.Errorf("assemble the root file system: %w", err)
+	}
+	return r.addNewFolders(points)
+}
+
+// addTopLevel builds a read-only root out of the image's top-level entries,
+// each bound by itself, so that what lies below is the image's own mount: an
+// overlay keeps a second inode for every file, which doubles the cost of
+// walking a tree. Only a folder that lacks a mount point becomes an overlay,
+// of lower layers alone, which can't be remounted writable.
+func (r *rootfs) addTopLevel() error {
+	entries, err := os.ReadDir(r.image)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := r.addEntry(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *rootfs) addEntry(e os.DirEntry) error {
+	from, to := filepath.Join(r.image, e.Name()), filepath.Join(r.path, e.Name())
+	if e.Type()&os.ModeSymlink != 0 {
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, to)
+	}
+	if !e.IsDir() {
+		return errors.Join(os.WriteFile(to, nil, 0o600), bindOnto(from, to))
+	}
+	if err := os.Mkdir(to, 0o755); err != nil {
+		return err
+	}
+	points := filepath.Join(r.work, "points", e.Name())
+	if _, err := os.Lstat(points); err != nil {
+		return bindOnto(from, to)
+	}
+	return overlay(to, fmt.Sprintf("lowerdir=%s:%s", escape(points), escape(from)))
+}
+
+// addNewFolders moves the mount points that have no folder of the image above
+// them into the root.
+func (r *rootfs) addNewFolders(points string) error {
+	entries, err := os.ReadDir(points)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		to := filepath.Join(r.path, e.Name())
+		if _, err := os.Lstat(to); err == nil {
+			continue
+		}
+		if err := os.Rename(filepath.Join(points, e.Name()), to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bindOnto keeps the flags of from's mount, which are locked here.
+func bindOnto(from, to string) error {
+	return os.NewSyscallError("bind", unix.Mount(from, to, "", unix.MS_BIND, ""))
+}
+
+func overlay(path, options string) error {
+	err := unix.Mount("overlay", path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
 	if err != nil {
 		return siteError(fmt.Sprintf("mount the root file system: overlay: %v", err),
 			"overlayfs in user namespaces needs Linux 5.11")
@@ -205,5 +274,8 @@ func (r *rootfs) bindFolder(folder string) error {
 	if err := unix.Mount(folder, r.image, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind the image %s: %w", folder, err)
 	}
-	return nil
+	// It is the user's own folder, shared by all their containers. Binds of it
+	// copy the flag.
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	return os.NewSyscallError("mount_setattr", unix.MountSetattr(unix.AT_FDCWD, r.image, 0, &attr))
 }

@@ -17,7 +17,7 @@ func TestSameAsBare(t *testing.T) {
 	s.MustRun(t.Context(), "ctl", "root", "sh", "-c", "cat >/shared/has.sh <<'END'\n"+whatATaskHas+"\nEND")
 	inside := " --container-image=" + tiny + " "
 	for name, command := range map[string]string{
-		"inherited":      "busybox sh /shared/has.sh",
+		"inherited":      "-w n1 busybox sh /shared/has.sh",
 		"limits":         "--propagate=ALL busybox sh -c 'ulimit -n; ulimit -c'",
 		"exit code":      "busybox sh -c 'exit 42'",
 		"killed":         "busybox sh -c 'kill -9 $$'",
@@ -25,7 +25,7 @@ func TestSameAsBare(t *testing.T) {
 		"stdin":          "busybox sh -c 'cat; echo $?' <<<hello",
 		"stderr":         "busybox sh -c 'echo out; echo err >&2'",
 		"CPU mask":       "-c2 --cpu-bind=cores busybox sh -c 'grep Cpus_allowed: /proc/self/status'",
-		"variables":      "busybox sh -c 'echo $SLURM_JOB_ID$SLURM_PROCID | busybox sed s/[0-9]/N/g; echo $HOME $USER'",
+		"variables":      "busybox sh -c 'echo ${SLURM_JOB_ID:+job} $SLURM_PROCID $HOME $USER'",
 		"many tasks":     "-n8 --overcommit busybox sh -c 'echo $SLURM_LOCALID' | sort",
 		"multi-node":     "-N3 busybox sh -c 'echo $SLURMD_NODENAME' | sort",
 		"not executable": "/etc/passwd",
