@@ -55,9 +55,9 @@ var breakages = []breakage{
 
 	{name: "disk full", breaks: smallDir + "size=600k tmpfs " + store, mends: "umount " + store,
 		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`},
-	{name: "disk full while converting", breaks: smallDir + "size=2600k tmpfs " + store, mends: "umount " + store,
+	{name: "disk full a little later", breaks: smallDir + "size=1000k tmpfs " + store, mends: "umount " + store,
 		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`},
-	{name: "out of inodes", breaks: smallDir + "size=60m,nr_inodes=20 tmpfs " + store, mends: "umount " + store,
+	{name: "out of inodes", breaks: smallDir + "size=60m,nr_inodes=8 tmpfs " + store, mends: "umount " + store,
 		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`},
 	{name: "disk read-only", breaks: smallDir + "ro tmpfs " + store, mends: "umount " + store,
 		cause: `open store /var/lib/berth: .*read-only file system`, fix: `look at the store's folder`},
