@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const registry = "10.97.0.1:5000"
@@ -18,7 +19,7 @@ func image(name string) string { return "--container-image=" + registry + "/" + 
 
 // on runs a command on a machine of the cluster and returns what it printed.
 func (b *bench) on(ctx context.Context, machine, user string, stdin []byte, args ...string) ([]byte, error) {
-	limit := strconv.Itoa(int(2*b.limit().Seconds()) + 120)
+	limit := strconv.Itoa(int(4*b.limit().Seconds()) + 120)
 	line := append([]string{"run", "--dir", b.dir, machine, "-u", user, "--timeout", limit, "--"}, args...)
 	return output(exec.CommandContext(ctx, b.cluster, line...), stdin)
 }
@@ -35,8 +36,8 @@ func output(cmd *exec.Cmd, stdin []byte) ([]byte, error) {
 
 // alternate runs variants in turns as alice on the submit host, each when the
 // cluster is idle.
-func (b *bench) alternate(ctx context.Context, rounds int, vs ...Variant) ([]Sample, error) {
-	spec := Spec{Rounds: rounds, Variants: vs, Settle: []string{"squeue", "-h", "-a"}, Limit: b.limit()}
+func (b *bench) alternate(ctx context.Context, rounds int, limit time.Duration, vs ...Variant) ([]Sample, error) {
+	spec := Spec{Rounds: rounds, Variants: vs, Settle: []string{"squeue", "-h", "-a"}, Limit: limit}
 	in, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err
