@@ -17,6 +17,10 @@ import (
 // that starts later tries again: the registry may be back.
 const FreshFor = 10 * time.Second
 
+// prepareLimit bounds `berth node prepare`, which records a request and starts
+// a worker: one that hangs must not hold the step until its time limit.
+const prepareLimit = 20 * time.Second
+
 // Environment is the whole environment of root's and the account's processes:
 // nothing of a job's gets there.
 func Environment() []string {
@@ -46,6 +50,8 @@ func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Fold
 	if err != nil {
 		return f, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, berth[0], append(berth[1:len(berth):len(berth)], "node", "prepare")...)
 	cmd.Env, cmd.Dir, cmd.Stdin = Environment(), "/", bytes.NewReader(message)
 	// The worker outlives the command and must not hold its output open.
