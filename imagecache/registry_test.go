@@ -102,7 +102,7 @@ func mustParse(t *testing.T, s string) Reference {
 
 // tarOf makes a layer's tar. A header without a mode gets one, one without a
 // type is a regular file with the content given.
-func tarOf(t *testing.T, entries ...entry) []byte {
+func tarOf(t testing.TB, entries ...entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
