@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -31,38 +32,64 @@ const spoil = `perl -e 'open(my $f, "+<:raw", glob "` + rootfs + `") or die; loc
 	`die if $i < 0; seek($f, $i, 0); print $f "\xd7"'`
 
 var breakages = []breakage{
-	{name: "broken configuration", breaks: "cp -p /etc/berth/berth.toml /tmp/good.toml && echo 'x = [' >/etc/berth/berth.toml",
+	{
+		name: "broken configuration", breaks: "cp -p /etc/berth/berth.toml /tmp/good.toml && echo 'x = [' >/etc/berth/berth.toml",
 		mends: "cp /tmp/good.toml /etc/berth/berth.toml",
-		cause: `read /etc/berth/berth.toml: line 1: `, fix: `correct the file`},
-	{name: "unknown key", breaks: "echo '[node]\nnonsense = 1' >>/etc/berth/berth.toml", mends: "cp /tmp/good.toml /etc/berth/berth.toml",
-		cause: `.*/etc/berth/berth.toml.*nonsense`, fix: `.`},
-	{name: "helper missing", breaks: emptyDir + "/opt/berth/libexec/berth", mends: "umount /opt/berth/libexec/berth",
-		cause: `cannot start ` + create + `: No such file or directory`, fix: `this is for the cluster's admin`},
-	{name: "helper not executable", breaks: "mount --bind /dev/null " + create, mends: "umount " + create,
-		cause: `cannot start ` + create + `: Permission denied`, fix: `this is for the cluster's admin`},
-	{name: "helper killed", breaks: `printf '#!/bin/sh\nkill -9 $$\n' >/tmp/killed && chmod 755 /tmp/killed && mount --bind /tmp/killed ` + create,
+		cause: `read /etc/berth/berth.toml: line 1: `, fix: `correct the file`,
+	},
+	{
+		name: "unknown key", breaks: "echo '[node]\nnonsense = 1' >>/etc/berth/berth.toml", mends: "cp /tmp/good.toml /etc/berth/berth.toml",
+		cause: `.*/etc/berth/berth.toml.*nonsense`, fix: `.`,
+	},
+	{
+		name: "helper missing", breaks: emptyDir + "/opt/berth/libexec/berth", mends: "umount /opt/berth/libexec/berth",
+		cause: `cannot start ` + create + `: No such file or directory`, fix: `this is for the cluster's admin`,
+	},
+	{
+		name: "helper not executable", breaks: "mount --bind /dev/null " + create, mends: "umount " + create,
+		cause: `cannot start ` + create + `: Permission denied`, fix: `this is for the cluster's admin`,
+	},
+	{
+		name: "helper killed", breaks: `printf '#!/bin/sh\nkill -9 $$\n' >/tmp/killed && chmod 755 /tmp/killed && mount --bind /tmp/killed ` + create,
 		mends: "umount " + create,
 		// which of both depends on the moment
 		cause: `the container helper (ended before the container was ready|does not take the request: Broken pipe)`,
-		fix:   `(submit the job again|this is for the cluster's admin)`},
-	{name: "berth missing", breaks: emptyDir + "/opt/berth/bin", mends: "umount /opt/berth/bin",
-		cause: `start the preparation of the image: .*/bin/berth: no such file`, fix: `(ask|tell) your administrator`},
-	{name: "account missing", breaks: "cp -p /etc/passwd /tmp/passwd && sed -i /^berth:/d /etc/passwd", mends: "cat /tmp/passwd >/etc/passwd",
-		cause: `use the account berth: user: unknown user berth`, fix: `the administrator creates it on every node: useradd`},
+		fix:   `(submit the job again|this is for the cluster's admin)`,
+	},
+	{
+		name: "berth missing", breaks: emptyDir + "/opt/berth/bin", mends: "umount /opt/berth/bin",
+		cause: `start the preparation of the image: .*/bin/berth: no such file`, fix: `(ask|tell) your administrator`,
+	},
+	{
+		name: "account missing", breaks: "cp -p /etc/passwd /tmp/passwd && sed -i /^berth:/d /etc/passwd", mends: "cat /tmp/passwd >/etc/passwd",
+		cause: `use the account berth: user: unknown user berth`, fix: `the administrator creates it on every node: useradd`,
+	},
 	{name: "run folder missing", breaks: noRunDir, mends: "true"},
-	{name: "run folder cannot be made", breaks: noRunDir + " && echo >/run/berth", mends: "rm /run/berth",
-		cause: `start the preparation of the image: .*/run/berth`, fix: `(ask|tell) your administrator`},
+	{
+		name: "run folder cannot be made", breaks: noRunDir + " && echo >/run/berth", mends: "rm /run/berth",
+		cause: `start the preparation of the image: .*/run/berth`, fix: `(ask|tell) your administrator`,
+	},
 
-	{name: "disk full", breaks: smallDir + "size=600k tmpfs " + store, mends: "umount " + store,
-		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`},
-	{name: "disk full a little later", breaks: smallDir + "size=1000k tmpfs " + store, mends: "umount " + store,
-		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`},
-	{name: "out of inodes", breaks: smallDir + "size=60m,nr_inodes=8 tmpfs " + store, mends: "umount " + store,
-		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`},
-	{name: "disk read-only", breaks: smallDir + "ro tmpfs " + store, mends: "umount " + store,
-		cause: `open store /var/lib/berth: .*read-only file system`, fix: `look at the store's folder`},
-	{name: "disk turned read-only", keep: true, breaks: "mount --bind /var/lib/berth /var/lib/berth && mount -o remount,bind,ro /var/lib/berth",
-		mends: "umount " + store},
+	{
+		name: "disk full", breaks: smallDir + "size=600k tmpfs " + store, mends: "umount " + store,
+		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`,
+	},
+	{
+		name: "disk full a little later", breaks: smallDir + "size=1000k tmpfs " + store, mends: "umount " + store,
+		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`,
+	},
+	{
+		name: "out of inodes", breaks: smallDir + "size=60m,nr_inodes=8 tmpfs " + store, mends: "umount " + store,
+		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`,
+	},
+	{
+		name: "disk read-only", breaks: smallDir + "ro tmpfs " + store, mends: "umount " + store,
+		cause: `open store /var/lib/berth: .*read-only file system`, fix: `look at the store's folder`,
+	},
+	{
+		name: "disk turned read-only", keep: true, breaks: "mount --bind /var/lib/berth /var/lib/berth && mount -o remount,bind,ro /var/lib/berth",
+		mends: "umount " + store,
+	},
 
 	{name: "image is nonsense", keep: true, breaks: "echo nonsense | dd of=$(echo " + rootfs + ") conv=notrunc status=none", mends: "true"},
 	{name: "image is empty", keep: true, breaks: ": >$(echo " + rootfs + ")", mends: "true"},
@@ -83,7 +110,12 @@ func TestBrokenNode(t *testing.T) {
 	t.Run("reboot", s.testReboot)
 	t.Run("steps", s.testSteps)
 	t.Run("no kill", s.testNoKill)
-	t.Run("plugin missing", s.testPluginMissing)
+	t.Run("plugin missing", func(t *testing.T) { s.testPlugin(t, emptyDir+"/opt/berth/lib/berth", "/opt/berth/lib/berth") })
+	t.Run("plugin of another release", func(t *testing.T) {
+		const plugin = "/opt/berth/lib/berth/spank_berth.so"
+		s.buildForeignPlugin(t)
+		s.testPlugin(t, "mount --bind /shared/foreign.so "+plugin, plugin)
+	})
 }
 
 // n1 runs a shell script as root on n1.
@@ -232,12 +264,16 @@ func (s *site) testSteps(t *testing.T) {
 			// Slurm forgets a node whose step begins after the kill, without Berth, too.
 			"sh -c 'touch /shared/in.$SLURM_PROCID; until [ -e /shared/in.3 ]; do sleep 0.1; done; test $SLURM_PROCID = 0 && exit 3; sleep 100'", "", false},
 		{"a task fails", "timeout 30 srun -w n1,n2 -N2 -n4" + image + "sh -c 'test $SLURM_PROCID = 0 && exit 3; echo others'", "others\nothers\nothers\n", false},
-		{"a step ends before another",
+		{
+			"a step ends before another",
 			"timeout 60 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/second ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
-				"srun -n1 --overlap" + image + "grep ^ID /etc/os-release; touch /shared/second; wait \\$!\" 2>/dev/null", "ID=tiny\nID=tiny\n", true},
-		{"a step fails before another",
+				"srun -n1 --overlap" + image + "grep ^ID /etc/os-release; touch /shared/second; wait \\$!\" 2>/dev/null", "ID=tiny\nID=tiny\n", true,
+		},
+		{
+			"a step fails before another",
 			"timeout 60 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/third ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
-				"srun -n1 --overlap --container-workdir=/nowhere" + image + "true; touch /shared/third; wait \\$!\" 2>/dev/null", "ID=tiny\n", true},
+				"srun -n1 --overlap --container-workdir=/nowhere" + image + "true; touch /shared/third; wait \\$!\" 2>/dev/null", "ID=tiny\n", true,
+		},
 		{"het component", "timeout 60 srun -w n1 -n2" + image + "echo first : -w n2 -n1 sh -c 'exit 4'", "first\nfirst\n", false},
 		{"het component that cannot start", "timeout 60 srun -w n1 -n2" + image + "echo first : -w n2 -n1 no-such-command", "first\nfirst\n", false},
 	} {
@@ -271,9 +307,9 @@ func (s *site) testNoKill(t *testing.T) {
 // testPluginMissing shows what an admin chooses with plugstack.conf: where the
 // plugin cannot be loaded, "required" drains the node at the next job, and
 // "optional" lets every job run, also those with an image, on the host itself.
-func (s *site) testPluginMissing(t *testing.T) {
+func (s *site) testPlugin(t *testing.T, spoil, mounted string) {
 	s.setPlugstack(t, "optional")
-	s.n1(t, emptyDir+"/opt/berth/lib/berth")
+	s.n1(t, spoil)
 	if r := s.as(t, "alice", "timeout 30 srun -w n1 sh -c 'test -e /etc/slurm && echo host'"); r.Stdout != "host\n" {
 		t.Errorf("optional, a job without an image: %v", r)
 	}
@@ -288,9 +324,26 @@ func (s *site) testPluginMissing(t *testing.T) {
 	until(t, 20*time.Second, "the node is drained", func() bool {
 		return strings.HasPrefix(s.With(t).NodeState("n1"), "drain")
 	})
-	s.n1(t, "umount /opt/berth/lib/berth")
+	s.n1(t, "umount "+mounted)
 	s.With(t).MustRun(t.Context(), "ctl", "root", "scontrol", "update", "nodename=n1", "state=resume")
 	s.works(t)
+}
+
+// buildForeignPlugin builds the plugin against headers of a release that does
+// not exist, and leaves it at /shared/foreign.so.
+func (s *site) buildForeignPlugin(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	script := `set -e
+		mkdir include && cp -r /usr/include/slurm include/
+		sed -i 's/^#define SLURM_VERSION_NUMBER .*/#define SLURM_VERSION_NUMBER 0x630101/' include/slurm/slurm_version.h
+		make -s -C "$1/spank" SLURM_INCLUDE="$PWD/include" BUILD="$PWD/build"
+		cp build/lib/berth/spank_berth.so "$2/shared/foreign.so"`
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", root(), s.Dir)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // setPlugstack says on all machines how Slurm takes a plugin that fails.
