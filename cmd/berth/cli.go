@@ -19,6 +19,7 @@ type cli struct {
 	Pull    pullCmd    `cmd:"" help:"Get an image and keep it ready."`
 	Images  imagesCmd  `cmd:"" help:"List the images at hand."`
 	Inspect inspectCmd `cmd:"" help:"Show what an image is and where it came from."`
+	Verify  verifyCmd  `cmd:"" help:"Read the images at hand and find damaged ones."`
 	Resolve resolveCmd `cmd:"" help:"Print the digest that a reference stands for."`
 	Node    nodeCmd    `cmd:"" help:"What a node of a cluster does before and after a job."`
 	Doctor  doctorCmd  `cmd:"" help:"Find out what keeps Berth from working on this machine."`
