@@ -151,19 +151,21 @@ func TestManyEntries(t *testing.T) {
 // is, and nothing hangs.
 func TestStreamErrors(t *testing.T) {
 	whole := tarOf(t, file("a", 0o644, strings.Repeat("x", 1<<20)))
-	ctx, cancel := context.WithCancelCause(context.Background())
 	stopped := errors.New("stopped")
 	for name, test := range map[string]struct {
-		r    io.Reader
+		rest func(cancel context.CancelCauseFunc) error // what comes after the first half
 		want error
 	}{
-		"cut":       {bytes.NewReader(whole[:1<<19]), io.ErrUnexpectedEOF},
-		"cancelled": {io.MultiReader(bytes.NewReader(whole[:1<<19]), readerFunc(func([]byte) (int, error) { cancel(stopped); return 0, nil })), stopped},
+		"cut":       {func(context.CancelCauseFunc) error { return io.EOF }, io.ErrUnexpectedEOF},
+		"cancelled": {func(cancel context.CancelCauseFunc) error { cancel(stopped); return nil }, stopped},
 	} {
-		err := (Stream{}).Convert(ctx, oneLayer{test.r}, "", filepath.Join(t.TempDir(), "out"), nil)
+		ctx, cancel := context.WithCancelCause(testContext(t))
+		half := io.MultiReader(bytes.NewReader(whole[:1<<19]), readerFunc(func([]byte) (int, error) { return 0, test.rest(cancel) }))
+		err := (Stream{}).Convert(ctx, oneLayer{half}, "", filepath.Join(t.TempDir(), "out"), nil)
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v", name, err)
 		}
+		cancel(nil)
 	}
 }
 
