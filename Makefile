@@ -12,8 +12,6 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GO      ?= go
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
-# The packages whose path has testdata in it are not matched by ./...
-TESTDATA := ./testdata/cluster ./testdata/images ./testdata/registry/... ./testdata/e2e
 
 .PHONY: help all build deps test demo bench lint install clean
 help: ## list the targets
