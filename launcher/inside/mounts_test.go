@@ -18,8 +18,8 @@ func TestParseMounts(t *testing.T) {
 		"/data:/in:ro":         {{source: "/data", target: "/in", readonly: true, propagation: slave}},
 		"/data:ro":             {{source: "/data", target: "/data", readonly: true, propagation: slave}},
 		"/a b:/c d":            {{source: "/a b", target: "/c d", propagation: slave}},
-		"./x:/x":               {{source: "/work/x", target: "/x", propagation: slave}},
-		"./x":                  {{source: "/work/x", target: "/work/x", propagation: slave}},
+		"./x:/x":               {{source: "/jobdir/x", target: "/x", propagation: slave}},
+		"./x":                  {{source: "/jobdir/x", target: "/jobdir/x", propagation: slave}},
 		"/a:/b:rw+nosuid+bind": {{source: "/a", target: "/b", flags: unix.MS_NOSUID, single: true, propagation: slave}},
 		"/a:/b:rshared":        {{source: "/a", target: "/b", propagation: unix.MS_SHARED | unix.MS_REC}},
 		"/a:/b:private":        {{source: "/a", target: "/b", propagation: unix.MS_PRIVATE}},
@@ -32,7 +32,7 @@ func TestParseMounts(t *testing.T) {
 		"tmpfs:/s:size=1m":  {{source: "tmpfs", target: "/s", tmpfs: true, data: "size=1m", flags: unix.MS_NOSUID | unix.MS_NODEV, propagation: slave}},
 		"umount:/etc/hosts": {{source: "umount", target: "/etc/hosts", remove: true, propagation: slave}},
 	} {
-		got, err := parseMounts(value, "/work")
+		got, err := parseMounts(value, "/jobdir")
 		if err != nil {
 			t.Errorf("%s: %v", value, err)
 			continue
@@ -55,7 +55,7 @@ func TestParseMountsRefused(t *testing.T) {
 		"/a:/":           "can't be /",
 		"/a:/..":         "can't be /",
 	} {
-		_, err := parseMounts(value, "/work")
+		_, err := parseMounts(value, "/jobdir")
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", value, err, want)
 		}
@@ -76,7 +76,7 @@ func TestPlan(t *testing.T) {
 		User:       launcher.User{Name: "alice", Home: "/home/alice"},
 		SiteMounts: []string{"/scratch/%u", "/100%%:/p"},
 		Mounts:     []string{"/mine:/tmp", "umount:/var/tmp"},
-		Job:        launcher.Job{Dir: "/work", TmpDir: "relative/is/ignored", Spool: "/spool/job1"},
+		Job:        launcher.Job{Dir: "/jobdir", TmpDir: "relative/is/ignored", Spool: "/spool/job1"},
 	}
 	got, err := plan(req, "/w")
 	if err != nil {
@@ -107,7 +107,7 @@ func TestJobFolderIsShown(t *testing.T) {
 		home bool
 		want bool
 	}{
-		"elsewhere": {"/work/x", false, true}, "the root": {"/", true, false}, "relative": {"x", true, false},
+		"elsewhere": {"/jobdir/x", false, true}, "the root": {"/", true, false}, "relative": {"x", true, false},
 		"in a home that is shown": {"/home/alice/x", true, false}, // it is there already
 		"in a home that is not":   {"/home/alice/x", false, true},
 		"a home that is not":      {"/home/alice", false, false},
