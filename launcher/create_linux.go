@@ -83,7 +83,7 @@ func explain(err, exit error, output []byte) error {
 func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Buffer) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, c.Exe, "inside", "--userns=4")
 	cmd.Args[0] = "berth-create"
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.Env = fixedEnvironment()
 	cmd.Dir = "/"
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{channel, c.Users.Outer}

@@ -25,7 +25,7 @@ func serveSquashfs(ctx context.Context, image *os.File, offset int64, dev *os.Fi
 	}
 	var output bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, "-o", fmt.Sprintf("subtype=berth,offset=%d", offset), "/proc/self/fd/3", "/dev/fd/4")
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.Env = fixedEnvironment()
 	cmd.Dir = "/"
 	cmd.Stderr = &output
 	cmd.ExtraFiles = []*os.File{image, dev}

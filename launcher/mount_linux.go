@@ -74,12 +74,18 @@ func (m *Mounts) UnmountImage(ctx context.Context, name string) error {
 	if err := checkMountName(name); err != nil {
 		return err
 	}
+	return m.change(ctx, func() error { return detach(filepath.Join(imagesDir, name)) })
+}
+
+// change calls f in the namespace of the image mounts while nobody else
+// changes what is mounted there.
+func (m *Mounts) change(ctx context.Context, f func() error) error {
 	unlock, err := m.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return m.within(func() error { return detach(filepath.Join(imagesDir, name)) })
+	return m.within(f)
 }
 
 // CloneImage returns a detached copy of the mount of name, to be idmapped and
@@ -132,7 +138,7 @@ func (m *Mounts) lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the image mounts: %w", err)
 	}
-	if err := flock(ctx, f); err != nil {
+	if err := Flock(ctx, f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock the image mounts: %w", err)
 	}

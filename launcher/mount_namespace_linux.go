@@ -246,7 +246,7 @@ func flockDir(ctx context.Context, dir string) (*os.File, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if err := flock(ctx, f); err != nil {
+	if err := Flock(ctx, f); err != nil {
 		f.Close()
 		return nil, false, err
 	}
@@ -259,8 +259,9 @@ func flockDir(ctx context.Context, dir string) (*os.File, bool, error) {
 	return f, os.SameFile(locked, now), nil
 }
 
-// flock takes the exclusive lock of f, or gives up with ctx.
-func flock(ctx context.Context, f *os.File) error {
+// Flock takes the exclusive lock of f, or gives up with ctx. It asks again and
+// again: a blocking flock(2) can't be given up.
+func Flock(ctx context.Context, f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {

@@ -24,12 +24,7 @@ func (m *Mounts) Pin(ctx context.Context, job string, pins ...Pin) error {
 	if err := checkPinNames(job, pins); err != nil {
 		return err
 	}
-	unlock, err := m.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return m.within(func() error { return bindPins(filepath.Join(pinsDir, job), pins) })
+	return m.change(ctx, func() error { return bindPins(filepath.Join(pinsDir, job), pins) })
 }
 
 // OpenPin opens a pinned namespace; fs.ErrNotExist when there is none.
@@ -54,12 +49,7 @@ func (m *Mounts) Unpin(ctx context.Context, job string) error {
 	if err := checkMountName(job); err != nil {
 		return err
 	}
-	unlock, err := m.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return m.within(func() error { return unbindPins(filepath.Join(pinsDir, job)) })
+	return m.change(ctx, func() error { return unbindPins(filepath.Join(pinsDir, job)) })
 }
 
 // PinnedJobs lists the jobs that have pins.

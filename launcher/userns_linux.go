@@ -63,7 +63,7 @@ func NewUserNamespaces(ctx context.Context, exe string, u User) (*UserNamespaces
 	defer ours.Close()
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, exe, "userns", strconv.Itoa(u.UID), strconv.Itoa(u.GID), u.groupList())
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
+	cmd.Env = fixedEnvironment()
 	cmd.Dir = "/"
 	cmd.Stderr = &stderr
 	cmd.ExtraFiles = []*os.File{theirs}
@@ -176,6 +176,12 @@ func checkHostMountNamespace(f *os.File) error {
 		return fmt.Errorf("mount namespace belongs to another user namespace: %w", err)
 	}
 	return nil
+}
+
+// fixedEnvironment is all that the processes started here get: nothing of a
+// job's environment reaches them.
+func fixedEnvironment() []string {
+	return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C"}
 }
 
 // withOutput puts what a helper process said into its exit error.

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -67,25 +64,8 @@ func withImages(ctx context.Context, runDir string, f func(*launcher.Mounts) err
 		return err
 	}
 	defer lock.Close()
-	if err := waitFlock(ctx, lock); err != nil {
+	if err := launcher.Flock(ctx, lock); err != nil {
 		return fmt.Errorf("lock the node's images: %w", err)
 	}
 	return f(mounts)
-}
-
-// waitFlock asks again and again: flock(2) can't be given up.
-func waitFlock(ctx context.Context, f *os.File) error {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
