@@ -27,6 +27,8 @@ type Config struct {
 	Node      Node
 	Resolve   Resolve
 	Container Container
+	Network   Network
+	Limits    Limits
 	// Registry holds what is set for single registries, by the host as it
 	// stands in references ("quay.io", "10.0.0.1:5000").
 	Registry map[string]*Registry
@@ -72,11 +74,33 @@ type Container struct {
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in
 }
 
+// A Network says how registries are spoken to, whichever they are.
+type Network struct {
+	Proxy         string   // an address; Direct for none; "" where nobody said
+	NoProxy       []string // hosts that Proxy is not for
+	Parallel      int      // layers of one image at once
+	HeaderTimeout time.Duration
+	StallTimeout  time.Duration
+	MinRate       Size          // bytes per second over StallTimeout; 0: any
+	Retries       int           // of a request or transfer, after the first try
+	Deadline      time.Duration // of a pull by hand; 0: none
+}
+
+// Limits bound what an image may cost.
+type Limits struct {
+	Entries  int  // of all layers
+	Bytes    Size // unpacked
+	Ratio    int  // unpacked to compressed
+	Layers   int
+	Manifest Size
+}
+
 // A Registry holds what is set for one registry.
 type Registry struct {
 	Insecure bool     // plain http, or https with any certificate
 	CA       string   // PEM file with further authorities
 	Mirrors  []string // HOST[/PREFIX], tried in order before the registry
+	Proxy    string   // instead of Network.Proxy
 }
 
 // An Origin says where a value was set: a file or an environment variable.

@@ -54,3 +54,12 @@ func mirrorList(value any) error {
 	}
 	return nil
 }
+
+func noProxyList(value any) error {
+	for _, h := range value.([]string) {
+		if h == "" || strings.Contains(h, "://") || strings.ContainsAny(h, " @,") {
+			return fmt.Errorf("%q is no name, .suffix, address or network", h)
+		}
+	}
+	return nil
+}

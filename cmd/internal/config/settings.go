@@ -23,11 +23,12 @@ type Setting struct {
 
 	at    func(c *Config, host string) any // pointer to the field
 	check func(value any) error            // nil: every value of the type is fine
+	shown func(value any) any              // what `berth config show` prints; nil: the value
 }
 
 // Settings returns every setting, in the order in which it is documented.
 func Settings() []Setting {
-	return []Setting{
+	return append([]Setting{
 		{
 			Key: "store.dir", check: absolute,
 			Doc: "The node's image store. Root publishes images into it; keep it on a local disk.",
@@ -118,7 +119,12 @@ func Settings() []Setting {
 			Doc: "Where to look before this registry itself, in this order: HOST or HOST/PREFIX.",
 			at:  func(c *Config, host string) any { return &c.registry(host).Mirrors },
 		},
-	}
+		{
+			Key: "registry.*.proxy", Open: true, check: proxyURL, shown: hideLogin, Example: `"http://proxy.example.org:3128"`,
+			Doc: "The proxy for this registry and where it redirects to, instead of network.proxy; \"direct\" for none.",
+			at:  func(c *Config, host string) any { return &c.registry(host).Proxy },
+		},
+	}, networkSettings()...)
 }
 
 // defaults returns the built-in values.
@@ -131,6 +137,8 @@ func defaults() *Config {
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},
+		Network:   defaultNetwork(),
+		Limits:    defaultLimits(),
 		Registry:  map[string]*Registry{},
 		origin:    map[string]Origin{},
 	}

@@ -25,14 +25,22 @@ func (c *Config) Values() []Value {
 	var all []Value
 	for _, s := range Settings() {
 		for _, host := range c.hosts(s) {
-			at := s.at(c, host)
-			all = append(all, Value{
-				Key: s.fullKey(host), Value: plain(deref(at)),
-				Origin: c.Origin(s.fullKey(host)), text: format(at),
-			})
+			all = append(all, s.value(c, host))
 		}
 	}
 	return all
+}
+
+// value is the setting as it may be shown: without passwords.
+func (s Setting) value(c *Config, host string) Value {
+	at := s.at(c, host)
+	v := Value{Key: s.fullKey(host), Value: plain(deref(at)), Origin: c.Origin(s.fullKey(host)), text: format(at)}
+	if s.shown != nil {
+		v.Value = s.shown(v.Value)
+		text := fmt.Sprint(v.Value)
+		v.text = format(&text)
+	}
+	return v
 }
 
 // hosts returns the registries that s has values for; one empty name for a
@@ -124,6 +132,10 @@ func deref(at any) any {
 		return *v
 	case *[]string:
 		return *v
+	case *Size:
+		return *v
+	case *int:
+		return *v
 	}
 	panic(fmt.Sprintf("config: a setting of type %T", at))
 }
@@ -133,6 +145,8 @@ func plain(v any) any {
 	switch v := v.(type) {
 	case time.Duration:
 		return trimDuration(v)
+	case Size:
+		return v.String()
 	case []string:
 		if v == nil {
 			return []string{}

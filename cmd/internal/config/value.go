@@ -18,6 +18,10 @@ func assign(to, value any) error {
 		return assignDuration(to, value)
 	case *[]string:
 		return assignList(to, value)
+	case *Size:
+		return assignSize(to, value)
+	case *int:
+		return assignInt(to, value)
 	}
 	panic(fmt.Sprintf("config: a setting of type %T", to))
 }
@@ -85,6 +89,10 @@ func format(at any) string {
 		return strconv.FormatBool(*v)
 	case *time.Duration:
 		return quote(trimDuration(*v))
+	case *Size:
+		return quote(v.String())
+	case *int:
+		return strconv.Itoa(*v)
 	case *[]string:
 		items := make([]string, len(*v))
 		for i, s := range *v {
