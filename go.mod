@@ -13,9 +13,11 @@ require (
 	github.com/opencontainers/cgroups v0.1.0
 	github.com/opencontainers/runc v1.5.2
 	github.com/opencontainers/umoci v0.6.0
+	github.com/pierrec/lz4/v4 v4.1.22
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/sirupsen/logrus v1.10.2
 	github.com/sylabs/sif/v2 v2.24.2
+	github.com/therootcompany/xz v1.0.1
 	golang.org/x/sys v0.49.0
 )
 

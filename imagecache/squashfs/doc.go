@@ -1,5 +1,5 @@
 // Package squashfs writes squashfs 4.0 files without a folder to copy from,
-// and checks the structure of such files.
+// checks the structure of such files, and reads those of other tools.
 //
 // A Writer takes the contents of files while they arrive (AddFile) and the
 // tree that they belong to at the end (Finish). Contents are cut into blocks of
@@ -25,4 +25,7 @@
 //
 // Check reads a file that nobody vouches for and says whether the kernel
 // would find every reference in it where it should be.
+//
+// A Reader reads the tree and the contents of what users bring along: files of
+// mksquashfs, enroot and apptainer, with any compressor that Linux has.
 package squashfs
