@@ -1,0 +1,66 @@
+package faultfs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A layout writes a tree to a real folder.
+type layout struct {
+	tree  tree
+	files map[uint64]string // where each file was written, for its other names
+}
+
+// write makes at, which must not be there, from the folder ino.
+func (l *layout) folder(ino uint64, at string, above []uint64) error {
+	n := l.tree[ino]
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return err
+	}
+	above = append(above, ino)
+	for name, child := range n.names {
+		if slices.Contains(above, child) {
+			continue // a folder that survived below itself
+		}
+		if err := l.entry(child, filepath.Join(at, name), above); err != nil {
+			return err
+		}
+	}
+	return setAttr(at, n.attr)
+}
+
+func (l *layout) entry(ino uint64, at string, above []uint64) error {
+	n := l.tree[ino]
+	if n.isDir() {
+		return l.folder(ino, at, above)
+	}
+	if first := l.files[ino]; first != "" {
+		return os.Link(first, at)
+	}
+	l.files[ino] = at
+	switch n.attr.mode & syscall.S_IFMT {
+	case syscall.S_IFLNK:
+		return errors.Join(os.Symlink(n.target, at), chown(at, n.attr))
+	case syscall.S_IFREG:
+		return errors.Join(os.WriteFile(at, n.data, 0o600), setAttr(at, n.attr))
+	default:
+		return errors.Join(unix.Mknod(at, n.attr.mode, 0), setAttr(at, n.attr))
+	}
+}
+
+func setAttr(at string, a attr) error {
+	return errors.Join(chown(at, a), unix.Chmod(at, a.mode&0o7777))
+}
+
+// chown needs root, and without root all files are ours.
+func chown(at string, a attr) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return os.Lchown(at, int(a.uid), int(a.gid))
+}
