@@ -29,7 +29,8 @@ func verify(r io.Reader, what string, want v1.Hash, size int64) (*verifier, erro
 	if want.Algorithm != "sha256" {
 		return nil, damaged("%s is named by a %s digest; only sha256 is supported", what, quote(want.Algorithm))
 	}
-	return &verifier{r: r, what: what, want: want, size: size, hash: sha256.New(), bad: mismatch}, nil
+	bad := func(what, want, got string) error { return mismatch(what, want, got) }
+	return &verifier{r: r, what: what, want: want, size: size, hash: sha256.New(), bad: bad}, nil
 }
 
 // Read implements io.Reader.
@@ -60,8 +61,21 @@ func (v *verifier) check() error {
 
 // readBlob returns a small blob, verified.
 func readBlob(ctx context.Context, src source, desc v1.Descriptor, limit int64) ([]byte, error) {
-	body, err := src.blob(ctx, desc)
-	if err != nil {
+	raw, err := readBlobOnce(ctx, src, desc, limit)
+	for isElsewhere(err) && ctx.Err() == nil {
+		raw, err = readBlobOnce(ctx, src, desc, limit)
+	}
+	return raw, err
+}
+
+func readBlobOnce(ctx context.Context, src source, desc v1.Descriptor, limit int64) ([]byte, error) {
+	var body io.ReadCloser
+	var err error
+	bad := func(what, want, got string) error { return mismatch(what, want, got) }
+	if registry, ok := src.(*registrySource); ok {
+		r := &resumed{ctx: ctx, src: registry, desc: desc}
+		body, bad = r, r.blame
+	} else if body, err = src.blob(ctx, desc); err != nil {
 		return nil, err
 	}
 	defer body.Close()
@@ -69,6 +83,7 @@ func readBlob(ctx context.Context, src source, desc v1.Descriptor, limit int64) 
 	if err != nil {
 		return nil, err
 	}
+	v.bad = bad
 	return readLimited(v, limit)
 }
 

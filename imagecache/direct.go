@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -78,17 +79,16 @@ func (l *layers) feed(ctx context.Context, i int, f *feed) {
 	close(f.chunks)
 }
 
-// fill reads layer i and hands it over. Its error is never nil.
+// fill reads layer i, verified, and hands it over. Its error is never nil.
 func (l *layers) fill(ctx context.Context, i int, f *feed) error {
-	body := &resumed{ctx: ctx, src: l.src, desc: l.descs[i]}
-	defer body.Close()
-	r := l.watch(body, PhasePull, i, l.descs[i].Size)
+	r, end, err := l.arriving(ctx, i)
+	if err != nil {
+		return err
+	}
+	defer end()
 	for {
 		chunk := make([]byte, aheadChunk)
-		n, err := io.ReadFull(r, chunk)
-		if err == io.ErrUnexpectedEOF && body.ended {
-			err = io.EOF
-		}
+		n, err := readFull(r, chunk)
 		select {
 		case f.chunks <- chunk[:n]:
 		case <-ctx.Done():
@@ -100,13 +100,20 @@ func (l *layers) fill(ctx context.Context, i int, f *feed) error {
 	}
 }
 
+// readFull is io.ReadFull, but the error is the reader's own.
+func readFull(r io.Reader, into []byte) (n int, err error) {
+	for n < len(into) && err == nil {
+		var m int
+		m, err = r.Read(into[n:])
+		n += m
+	}
+	return n, err
+}
+
 // openFeed is Open for layers that come straight from a registry.
 func (l *layers) openFeed(i int) (io.ReadCloser, error) {
-	v, err := verify(l.feeds[i], fmt.Sprintf("layer %d", i+1), l.descs[i].Digest, l.descs[i].Size)
-	if err != nil {
-		return nil, err
-	}
-	return l.unpacked(counted{v, &l.compressed}, readCloser{v, l.releaseSlot}, i)
+	f := l.feeds[i]
+	return l.unpacked(counted{f, &l.compressed}, readCloser{f, l.releaseSlot}, i)
 }
 
 // releaseSlot lets the next layer begin. One that never began has no slot.
@@ -132,23 +139,18 @@ func (e *transferError) Error() string {
 // Unwrap returns the cause.
 func (e *transferError) Unwrap() error { return e.err }
 
-// resumable is a source that can send the rest of a blob.
-type resumable interface {
-	// blobFrom opens a blob at an offset.
-	blobFrom(ctx context.Context, desc v1.Descriptor, from int64) (io.ReadCloser, error)
-}
-
-// resumed reads a blob, and goes on where it was when the transfer breaks off.
+// resumed reads a blob of a registry, and goes on where it was when the
+// transfer breaks off, with another host if the first one was a mirror.
 type resumed struct {
 	ctx  context.Context //nolint:containedctx // lives as long as the transfer of one layer
-	src  source
+	src  *registrySource
 	desc v1.Descriptor
 
-	body  io.ReadCloser
+	body  *served
 	n     int64
 	tries int   // in vain, in a row
 	mark  int64 // n when it broke off last
-	ended bool  // by the blob's own end
+	by    []*endpoint
 }
 
 // Read implements io.Reader.
@@ -157,7 +159,6 @@ func (r *resumed) Read(p []byte) (int, error) {
 		n, err := r.readOnce(p)
 		r.n += int64(n)
 		if err == nil || err == io.EOF || r.ctx.Err() != nil {
-			r.ended = err == io.EOF
 			return n, err
 		}
 		if giveUp := r.breakOff(err); giveUp != nil {
@@ -169,29 +170,52 @@ func (r *resumed) Read(p []byte) (int, error) {
 	}
 }
 
+// readOnce reads from the transfer at hand, or begins one. A body that ends
+// early without having said so broke off.
 func (r *resumed) readOnce(p []byte) (int, error) {
 	if r.body == nil {
-		body, err := r.open()
-		if err != nil {
-			return 0, err
+		if err := r.open(); err != nil {
+			return 0, &openError{err}
 		}
-		r.body = body
 	}
-	return r.body.Read(p)
+	n, err := r.body.Read(p)
+	if err == io.EOF && !r.body.counted && r.n+int64(n) < r.desc.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
-func (r *resumed) open() (io.ReadCloser, error) {
-	if from, ok := r.src.(resumable); ok && r.n > 0 {
-		body, err := from.blobFrom(r.ctx, r.desc, r.n)
-		if !isRangeRefused(err) {
-			return body, err
+// An openError is a blob that could not be opened. That has been tried often
+// enough.
+type openError struct{ error }
+
+// Unwrap returns the cause.
+func (e *openError) Unwrap() error { return e.error }
+
+func (r *resumed) open() error {
+	var body io.ReadCloser
+	var err error
+	if r.n > 0 {
+		body, err = r.src.blobFrom(r.ctx, r.desc, r.n)
+	}
+	if r.n == 0 || isRangeRefused(err) {
+		if body, err = r.src.blob(r.ctx, r.desc); err == nil {
+			err = skip(body, r.n)
 		}
 	}
-	body, err := r.src.blob(r.ctx, r.desc)
-	if err == nil {
-		err = skip(body, r.n)
+	if err != nil {
+		return err
 	}
-	return body, err
+	r.body = body.(*served)
+	if !slices.Contains(r.by, r.body.by) {
+		r.by = append(r.by, r.body.by)
+	}
+	return nil
+}
+
+// blame says that the blob is another than was named, and from whom it came.
+func (r *resumed) blame(what, want, got string) error {
+	return r.src.distrust(what, want, got, r.by...)
 }
 
 // isRangeRefused reports whether the registry sends blobs as a whole only.
@@ -210,16 +234,22 @@ func skip(body io.ReadCloser, n int64) error {
 
 // breakOff prepares another try, or says why there is none.
 func (r *resumed) breakOff(err error) error {
+	var open *openError
+	if errors.As(err, &open) {
+		return open.error
+	}
+	by := r.body.by
 	_ = r.Close()
 	if r.n-r.mark >= resumeProgress {
 		r.tries = 0
 	}
 	r.mark = r.n
-	r.tries++
-	if !worthRefetch(err) || r.tries >= layerTries {
-		return err
+	by.lower(failing)
+	if !isBroken(err) || !r.src.retries.pause(r.ctx, r.tries, nil) {
+		return fmt.Errorf("%s sent %d of %d bytes: %w", by.host, r.n, r.desc.Size, err)
 	}
-	return wait(r.ctx, retryWaits[min(r.tries-1, len(retryWaits)-1)])
+	r.tries++
+	return nil
 }
 
 // Close implements io.Closer. A Read after it begins another request.

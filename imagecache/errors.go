@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,17 +20,32 @@ import (
 
 // statusError is an answer of a registry other than the one hoped for.
 type statusError struct {
-	host   string
-	status int
-	detail string // the registry's own words, if any
+	host      string
+	via       string // the registry that redirected to host, if one did
+	mirror    bool
+	anonymous bool // nobody's login was there to be tried
+	status    int
+	detail    string        // the registry's own words, if any
+	after     time.Duration // how long it wants to be left alone
 }
 
 func (e *statusError) Error() string {
 	text := fmt.Sprintf("%s answered %d %s", e.host, e.status, http.StatusText(e.status))
+	if e.via != "" {
+		text = fmt.Sprintf("%s, where %s keeps it, answered %d %s", e.host, e.via, e.status, http.StatusText(e.status))
+	}
 	if e.detail != "" {
 		text += fmt.Sprintf(" (%s)", e.detail)
 	}
+	if e.after > 0 {
+		text += fmt.Sprintf(" and wants to be left alone for %v", e.after.Round(time.Second))
+	}
 	return text
+}
+
+// wantsLogin reports whether a host may answer otherwise to somebody it knows.
+func (e *statusError) wantsLogin() bool {
+	return e.via == "" && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
 }
 
 // errPlainHTTP stops a request that would have left this machine unencrypted.
@@ -43,12 +59,19 @@ func damaged(format string, a ...any) error {
 	}
 }
 
-// mismatch says that bytes arrived other than those that were named.
-func mismatch(what, want, got string) error {
+// mismatch says that bytes arrived other than those that were named, and from
+// which hosts, if any.
+func mismatch(what, want, got string, from ...string) error {
+	who, sender := "the registry, a mirror or a proxy on the way alters or truncates data", ""
+	if len(from) > 0 {
+		sender = strings.Join(from, " and ")
+		who = sender + " or a proxy on the way alters or truncates data"
+		sender = ", from " + sender
+	}
 	return &fault.Error{
 		Op: "verify", Arg: what, Blame: fault.Site,
-		Remedy: "try again; if it stays, the registry, a mirror or a proxy on the way alters or truncates data",
-		Err:    fmt.Errorf("got %s, not %s as named", got, want),
+		Remedy: "try again; if it stays, " + who,
+		Err:    fmt.Errorf("got %s, not %s as named%s", got, want, sender),
 	}
 }
 
@@ -113,18 +136,36 @@ func diagnose(ref Reference, err error) (fault.Blame, string) {
 
 func diagnoseStatus(ref Reference, e *statusError) (fault.Blame, string) {
 	switch {
+	case e.via != "":
+		return fault.Site, fmt.Sprintf("%s leads to a place that does not serve it; try again, or ask the admin of %s", e.via, e.via)
 	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
-		return fault.User, fmt.Sprintf("check the spelling of %s; if it is right, the image is private: log in with podman login %s",
-			ref.repository, ref.registry)
+		return fault.User, loginRemedy(ref, e)
 	case e.status == http.StatusNotFound:
-		return fault.User, fmt.Sprintf("check the spelling of the image and its tag; %s has no such thing", ref.registry)
+		return fault.User, fmt.Sprintf("check the spelling of %s and its tag; %s has no such thing", ref.repository, ref.registry)
+	case e.status == http.StatusProxyAuthRequired:
+		return fault.Site, fmt.Sprintf("the proxy on the way to %s wants a login: http://USER:PASSWORD@HOST in network.proxy", ref.registry)
+	case e.status == http.StatusTooManyRequests && ref.registry == dockerHub:
+		return fault.Site, "Docker Hub limits how often an address may pull; try again later, log in with podman login docker.io, or have the admin set registry.\"docker.io\".mirrors"
 	case e.status == http.StatusTooManyRequests:
 		return fault.Site, ref.registry + " limits how often it may be asked; try again later, log in, or use a mirror"
 	case e.status >= 500:
 		return fault.Site, ref.registry + " has trouble of its own; try again later"
 	default:
-		return fault.Site, "the registry refuses in a way Berth does not know; ask its admin"
+		return fault.Site, fmt.Sprintf("%s refuses in a way Berth does not know; ask its admin", ref.registry)
 	}
+}
+
+// loginRemedy: registries say the same of what is private and of what does not
+// exist.
+func loginRemedy(ref Reference, e *statusError) string {
+	check := "check the spelling of " + ref.repository
+	if ref.registry == dockerHub {
+		check += " (Docker Hub says the same of names that do not exist)"
+	}
+	if e.anonymous {
+		return check + "; if it is right, the image is private, and it was asked for without a login"
+	}
+	return fmt.Sprintf("%s; if it is right, the image is private: log in with podman login %s", check, ref.registry)
 }
 
 func diagnoseFile(ref Reference, err error) (fault.Blame, string) {
@@ -139,18 +180,48 @@ func diagnoseFile(ref Reference, err error) (fault.Blame, string) {
 }
 
 func diagnoseNetwork(ref Reference, err error) (fault.Blame, string) {
+	var refused *proxyError
+	switch {
+	case errors.As(err, &refused), isProxyUnreachable(err):
+		return fault.Site, fmt.Sprintf("look at the proxy for %s: network.proxy or registry.%q.proxy in Berth's configuration, or HTTPS_PROXY", ref.registry, ref.registry)
+	case errors.Is(err, errPlainHTTP), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return fault.Site, fmt.Sprintf("%s speaks plain HTTP; if that is meant, the admin sets registry.%q.insecure = true in Berth's configuration", ref.registry, ref.registry)
+	case isCertificateError(err):
+		return fault.Site, certificateRemedy(ref, err)
+	case errors.Is(err, errRedirects), errors.Is(err, errInward):
+		return fault.Site, fmt.Sprintf("ask the admin of %s where it keeps its layers", ref.registry)
+	}
+	return diagnoseConnection(ref, err)
+}
+
+// certificateRemedy tells apart what an admin does about a certificate.
+func certificateRemedy(ref Reference, err error) string {
+	var invalid x509.CertificateInvalidError
+	var host x509.HostnameError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fmt.Sprintf("the certificate of %s is expired or not valid yet; its admin renews it, unless this machine's clock is wrong", ref.registry)
+	case errors.As(err, &host):
+		return fmt.Sprintf("the certificate is for another name than %s; use the name that it is for", ref.registry)
+	}
+	return fmt.Sprintf("the certificate of %s cannot be checked; the admin sets registry.%q.ca to its CA file in Berth's configuration", ref.registry, ref.registry)
+}
+
+func diagnoseConnection(ref Reference, err error) (fault.Blame, string) {
 	var dns *net.DNSError
 	switch {
-	case errors.Is(err, errPlainHTTP), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return fault.Site, fmt.Sprintf("if that is meant, the admin sets insecure = true for %s in Berth's configuration", ref.registry)
-	case isCertificateError(err):
-		return fault.Site, fmt.Sprintf("the certificate of %s cannot be checked; the admin sets its CA file in Berth's configuration", ref.registry)
 	case errors.As(err, &dns):
 		return fault.Site, fmt.Sprintf("check the spelling of %s, and that this machine can look up names", dns.Name)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return fault.Site, fmt.Sprintf("nothing listens at %s; check its name and port, or try again later", ref.registry)
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return fault.Site, fmt.Sprintf("this machine has no way to %s; the admin sets network.proxy or a mirror in Berth's configuration", ref.registry)
+	case errors.Is(err, errStalled), errors.Is(err, errTooSlow):
+		return fault.Site, fmt.Sprintf("try again; if %s is always this slow, use a mirror, or change network.stall_timeout and network.min_rate", ref.registry)
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return fault.Site, fmt.Sprintf("%s does not answer in time from this machine; is it behind a proxy or firewall?", ref.registry)
+	case isBroken(err):
+		return fault.Site, fmt.Sprintf("the connection to %s breaks off; try again; if it stays, a proxy or firewall on the way may cut it", ref.registry)
 	default:
 		return fault.Site, fmt.Sprintf("try again; if it stays, look at the connection to %s", ref.registry)
 	}
@@ -166,7 +237,8 @@ func isCertificateError(err error) bool {
 	var verify *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
-	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &host)
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid)
 }
 
 func isTimeout(err error) bool {

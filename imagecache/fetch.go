@@ -52,6 +52,29 @@ func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	if err != nil {
 		return err
 	}
+	for {
+		err = transfer(ctx, src, im, dir, report, clock, ref, opts)
+		if !isElsewhere(err) || ctx.Err() != nil {
+			return err
+		}
+		// A mirror sent other bytes than named. What was made of them goes.
+		if err := removeAll(dir); err != nil {
+			return err
+		}
+	}
+}
+
+// removeAll removes what is in dir.
+func removeAll(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+// transfer gets the layers and converts them.
+func transfer(ctx context.Context, src source, im *image, dir string, report *reporter, clock *stopwatch, ref Reference, opts FetchOptions) error {
 	l, err := startLayers(ctx, src, im, filepath.Join(dir, "layers"), opts.Converter.Streams(), opts.Parallel, report)
 	if err != nil {
 		return fmt.Errorf("make work folder: %w", err)

@@ -12,15 +12,9 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-
-	"github.com/berth-hpc/berth/fault"
 )
 
-const (
-	defaultParallel = 3
-	// layerTries is how often a layer is begun whose transfer breaks off.
-	layerTries = 3
-)
+const defaultParallel = 3
 
 // layers are the layers of one image. Those of a registry go straight to a
 // converter that streams (direct.go); for others they are transferred to files,
@@ -28,6 +22,7 @@ const (
 // arrived. Those on disk already are read in place.
 type layers struct {
 	src      source
+	registry *registrySource // src, if it is one
 	descs    []v1.Descriptor
 	diffIDs  []v1.Hash
 	dir      string
@@ -62,6 +57,7 @@ func startLayers(ctx context.Context, src source, im *image, dir string, direct 
 		}
 		return l, nil
 	}
+	l.registry = src.(*registrySource) // all others are local
 	if parallel <= 0 {
 		parallel = defaultParallel
 	}
@@ -106,48 +102,42 @@ func (l *layers) path(i int) string { return filepath.Join(l.dir, fmt.Sprintf("%
 
 // fetch brings layer i to disk, verified.
 func (l *layers) fetch(ctx context.Context, i int) error {
-	var err error
-	for try := range layerTries {
-		if err = l.fetchOnce(ctx, i); err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !worthRefetch(err) || try == layerTries-1 {
-			break
-		}
-		if waitErr := wait(ctx, retryWaits[min(try, len(retryWaits)-1)]); waitErr != nil {
-			return waitErr
-		}
+	err := l.fetchOnce(ctx, i)
+	for isElsewhere(err) && ctx.Err() == nil {
+		err = l.fetchOnce(ctx, i)
 	}
-	return fmt.Errorf("transfer layer %d of %d: %w", i+1, len(l.descs), err)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return &transferError{i + 1, len(l.descs), err}
+	}
+	return nil
 }
 
-// worthRefetch reports whether a transfer broke off, as opposed to being
-// refused or bringing other bytes.
-func worthRefetch(err error) bool {
-	var f *fault.Error
-	var status *statusError
-	return !errors.As(err, &f) && !errors.As(err, &status) &&
-		(errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errStalled) || isReset(err))
+// arriving opens layer i of a registry. The stream ends well only if it is
+// what was named.
+func (l *layers) arriving(ctx context.Context, i int) (io.Reader, func(), error) {
+	body := &resumed{ctx: ctx, src: l.registry, desc: l.descs[i]}
+	v, err := verify(body, fmt.Sprintf("layer %d", i+1), l.descs[i].Digest, l.descs[i].Size)
+	if err != nil {
+		return nil, nil, err
+	}
+	v.bad = body.blame
+	return l.watch(v, PhasePull, i, l.descs[i].Size), func() { _ = body.Close() }, nil
 }
 
 func (l *layers) fetchOnce(ctx context.Context, i int) error {
-	body, err := l.src.blob(ctx, l.descs[i])
+	r, end, err := l.arriving(ctx, i)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
-	v, err := verify(body, fmt.Sprintf("layer %d", i+1), l.descs[i].Digest, l.descs[i].Size)
-	if err != nil {
-		return err
-	}
+	defer end()
 	f, err := os.OpenFile(l.path(i), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(f, l.watch(v, PhasePull, i, l.descs[i].Size))
+	n, err := io.Copy(f, r)
 	l.compressed.Add(n)
 	return errors.Join(err, f.Close())
 }

@@ -15,13 +15,32 @@ type Network struct {
 	// Credentials finds the user's logins; nil means anonymous. Only
 	// commands that run as the user set it.
 	Credentials authn.Keychain
+	// Proxy is the URL of the proxy for all hosts but NoProxy's, Direct for
+	// none. With "" the environment of the process decides; that of a node's
+	// programs is fixed and names none.
+	Proxy string
+	// NoProxy holds names, .suffixes, addresses and networks. Loopback
+	// addresses are always among them.
+	NoProxy []string
 	// HeaderTimeout bounds the wait for the first byte of an answer;
 	// zero means 30 s.
 	HeaderTimeout time.Duration
 	// StallTimeout bounds the time in which not one byte of a body arrives;
 	// zero means 60 s.
 	StallTimeout time.Duration
+	// MinRate is how many bytes per second have to arrive, over each
+	// StallTimeout of waiting for them; zero takes any pace.
+	MinRate int64
+	// Retries is how often a request, or a transfer that broke off, is tried
+	// again; 0 means 4, less none.
+	Retries int
+	// RetryWait is the pause before the first further try, which doubles with
+	// each; zero means 1 s.
+	RetryWait time.Duration
 }
+
+// Direct is the Proxy that stands for none.
+const Direct = "direct"
 
 // Host is how one registry is reached.
 type Host struct {
@@ -33,6 +52,9 @@ type Host struct {
 	// Mirrors are hosts, each with an optional /prefix for the repository,
 	// that are asked before the registry itself.
 	Mirrors []string
+	// Proxy is used for this host and where it redirects to, instead of
+	// Network.Proxy.
+	Proxy string
 }
 
 // UserCredentials returns the keychain of docker and podman logins of the

@@ -54,13 +54,43 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsBounded(t *testing.T) {
+func TestRetryAfterHeader(t *testing.T) {
+	now := time.Date(2026, 10, 21, 7, 28, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
-		"": 0, "3": 3 * time.Second, "999999": maxRetryAfter, "-5": -5 * time.Second, "Wed, 21 Oct 2026 07:28:00 GMT": 0,
+		"": 0, "3": 3 * time.Second, "-5": 0, "99999999999": 1 << 30 * time.Second, "soon": 0,
+		"Wed, 21 Oct 2026 07:28:30 GMT": 30 * time.Second, "Wed, 21 Oct 2026 07:27:00 GMT": 0,
 	} {
-		resp := &http.Response{Header: http.Header{"Retry-After": {value}}}
-		if got := retryAfter(resp); got != want {
+		if got := retryAfter(value, now); got != want {
 			t.Errorf("%q: %v, want %v", value, got, want)
 		}
+	}
+}
+
+// A registry that wants to be left alone for longer than is sensible is not
+// asked again, and the user reads for how long.
+func TestRetryAfterTooLong(t *testing.T) {
+	reg := newTestRegistry(t)
+	refused := busy(reg, 100, "3600")
+	_, err := Resolve(testContext(t), mustParse(t, reg.host+"/x:1"), Platform{}, Network{})
+	if err == nil || !strings.Contains(err.Error(), "left alone for 1h0m0s") || refused.Load() != 1 {
+		t.Errorf("asked %d times: %v", refused.Load(), err)
+	}
+}
+
+func TestBackoffGrowsAndIsSpread(t *testing.T) {
+	r := retries{max: 4, wait: time.Second}
+	seen := map[time.Duration]bool{}
+	for n, high := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		high *= time.Second
+		for range 50 {
+			d := r.backoff(n)
+			if d < high/2 || d > high {
+				t.Errorf("after failure %d: %v, want up to %v", n, d, high)
+			}
+			seen[d] = true
+		}
+	}
+	if len(seen) < 300 {
+		t.Errorf("%d different pauses out of 350", len(seen))
 	}
 }

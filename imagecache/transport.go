@@ -19,10 +19,16 @@ const (
 	defaultHeaderTimeout = 30 * time.Second
 	defaultStallTimeout  = 60 * time.Second
 	dialTimeout          = 10 * time.Second
+	maxRedirects         = 10
 	userAgent            = "berth"
 )
 
-var errStalled = errors.New("no data arrived for too long")
+var (
+	errStalled   = errors.New("no data arrived for too long")
+	errTooSlow   = errors.New("data arrived too slowly")
+	errRedirects = errors.New("it redirects in circles")
+	errInward    = errors.New("it redirects to this machine or its network's own services")
+)
 
 // guard is the RoundTripper below everything that talks to one host. It
 // refuses plain HTTP unless the host may speak it, bounds the wait for headers,
@@ -30,35 +36,46 @@ var errStalled = errors.New("no data arrived for too long")
 type guard struct {
 	next      http.RoundTripper
 	plainHTTP bool // any host: where a registry is insecure, so are its redirects
+	loopback  bool // the registry is on this machine
 	stall     time.Duration
+	minRate   int64
 }
 
-func newGuard(host Host, net Network) (*guard, error) {
+func newGuard(name string, host Host, net Network) (*guard, error) {
 	config, err := tlsConfig(host)
 	if err != nil {
 		return nil, err
 	}
-	stall := net.StallTimeout
-	if stall == 0 {
-		stall = defaultStallTimeout
+	proxy, err := net.proxyFor(host)
+	if err != nil {
+		return nil, err
 	}
-	return &guard{next: newTransport(config, net.HeaderTimeout), plainHTTP: host.Insecure, stall: stall}, nil
+	g := &guard{
+		next: newTransport(config, proxy, net.HeaderTimeout), plainHTTP: host.Insecure,
+		loopback: isLoopback(hostname(name)), stall: net.StallTimeout, minRate: net.MinRate,
+	}
+	if g.stall == 0 {
+		g.stall = defaultStallTimeout
+	}
+	return g, nil
 }
 
-func newTransport(config *tls.Config, header time.Duration) *http.Transport {
+func newTransport(config *tls.Config, proxy proxyFunc, header time.Duration) *http.Transport {
 	if header == 0 {
 		header = defaultHeaderTimeout
 	}
 	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSClientConfig:       config,
-		TLSHandshakeTimeout:   dialTimeout,
-		ResponseHeaderTimeout: header,
-		ForceAttemptHTTP2:     true,
-		DisableCompression:    true, // layers are compressed already, and digests are of what is sent
-		MaxIdleConnsPerHost:   8,
-		IdleConnTimeout:       30 * time.Second,
+		Proxy:                  proxy,
+		OnProxyConnectResponse: checkProxy,
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    dialTimeout,
+		ResponseHeaderTimeout:  header,
+		MaxResponseHeaderBytes: 256 << 10,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // layers are compressed already, and digests are of what is sent
+		MaxIdleConnsPerHost:    8,
+		IdleConnTimeout:        30 * time.Second,
 	}
 }
 
@@ -82,10 +99,24 @@ func tlsConfig(host Host) (*tls.Config, error) {
 	return config, nil
 }
 
+// client returns what asks with t, which has the guard at its bottom. It
+// follows redirects, but from HTTPS to HTTPS only.
+func (g *guard) client(t http.RoundTripper) *http.Client {
+	return &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		switch {
+		case len(via) >= maxRedirects:
+			return errRedirects
+		case req.URL.Scheme == "http" && via[0].URL.Scheme == "https" && !g.plainHTTP:
+			return fmt.Errorf("%w at %s, where it redirects to", errPlainHTTP, req.URL.Host)
+		}
+		return nil
+	}}
+}
+
 // RoundTrip implements http.RoundTripper.
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == "http" && !g.plainHTTP && !isLoopback(req.URL.Hostname()) {
-		return nil, fmt.Errorf("%w at %s", errPlainHTTP, req.URL.Host)
+	if err := g.check(req.URL.Scheme, req.URL.Hostname()); err != nil {
+		return nil, fmt.Errorf("%w at %s", err, req.URL.Host)
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	req = req.Clone(ctx)
@@ -95,8 +126,21 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	resp.Body = newStallReader(ctx, resp.Body, g.stall, cancel)
+	resp.Body = newStallReader(ctx, resp.Body, g.stall, g.minRate, cancel)
 	return resp, nil
+}
+
+// check refuses what a registry must not lead us to, by a redirect or by where
+// it says tokens are given: clear text, and this machine.
+func (g *guard) check(scheme, host string) error {
+	inward := isLoopback(host) || isLinkLocal(host)
+	switch {
+	case inward && !g.loopback:
+		return errInward
+	case scheme == "http" && !g.plainHTTP && !inward:
+		return errPlainHTTP
+	}
+	return nil
 }
 
 func isLoopback(host string) bool {
@@ -104,31 +148,56 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// stallReader cancels a request whose body stops arriving.
-type stallReader struct {
-	body   io.ReadCloser
-	ctx    context.Context //nolint:containedctx // lives as long as the request it belongs to
-	limit  time.Duration
-	timer  *time.Timer
-	cancel context.CancelCauseFunc
-	once   sync.Once
+func isLinkLocal(host string) bool {
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified())
 }
 
-func newStallReader(ctx context.Context, body io.ReadCloser, limit time.Duration, cancel context.CancelCauseFunc) *stallReader {
+// stallReader cancels a request whose body stops arriving, or crawls.
+type stallReader struct {
+	body    io.ReadCloser
+	ctx     context.Context //nolint:containedctx // lives as long as the request it belongs to
+	limit   time.Duration
+	minRate int64
+	timer   *time.Timer
+	cancel  context.CancelCauseFunc
+	once    sync.Once
+
+	waited time.Duration // for got bytes, since the pace was looked at last
+	got    int64
+}
+
+func newStallReader(ctx context.Context, body io.ReadCloser, limit time.Duration, minRate int64, cancel context.CancelCauseFunc) *stallReader {
 	timer := time.AfterFunc(limit, func() { cancel(errStalled) })
-	return &stallReader{body: body, ctx: ctx, limit: limit, timer: timer, cancel: cancel}
+	return &stallReader{body: body, ctx: ctx, limit: limit, minRate: minRate, timer: timer, cancel: cancel}
 }
 
 // Read implements io.Reader. The time between two calls does not count: the
 // converter may be slower than the network.
 func (s *stallReader) Read(p []byte) (int, error) {
+	began := time.Now()
 	s.timer.Reset(s.limit)
 	n, err := s.body.Read(p)
 	s.timer.Stop()
-	if err != nil && err != io.EOF && errors.Is(context.Cause(s.ctx), errStalled) {
+	switch {
+	case err == nil && s.crawls(n, time.Since(began)):
+		s.cancel(errTooSlow)
+		err = fmt.Errorf("%w (less than %d bytes/s)", errTooSlow, s.minRate)
+	case err != nil && err != io.EOF && errors.Is(context.Cause(s.ctx), errStalled):
 		err = fmt.Errorf("%w (%v)", errStalled, s.limit)
 	}
 	return n, err
+}
+
+// crawls adds what a Read brought, and looks at the pace once per limit.
+func (s *stallReader) crawls(n int, took time.Duration) bool {
+	s.got, s.waited = s.got+int64(n), s.waited+took
+	if s.waited < s.limit {
+		return false
+	}
+	slow := float64(s.got) < float64(s.minRate)*s.waited.Seconds()
+	s.got, s.waited = 0, 0
+	return slow
 }
 
 // Close implements io.Closer.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
-	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/prolog"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -113,9 +112,7 @@ func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	}
 	net := network(cfg)
 	net.Credentials = nil // the account has none; users' logins are not its business
-	return prolog.Fetch(ctx, imagecache.FetchOptions{
-		Network: net, Converter: imagecache.ConverterNamed(cfg.Store.Converter), Version: berthVersion(),
-	}, s.stdin, os.NewFile(3, "events"), dir)
+	return prolog.Fetch(ctx, fetchOptions(cfg, net), s.stdin, os.NewFile(3, "events"), dir)
 }
 
 // inherited says whether descriptor 3 is of the type that Berth's own

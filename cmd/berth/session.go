@@ -93,9 +93,29 @@ func ownStore(cfg *config.Config) (*store.Store, error) {
 func network(cfg *config.Config) imagecache.Network {
 	hosts := map[string]imagecache.Host{}
 	for host, r := range cfg.Registry {
-		hosts[host] = imagecache.Host{Insecure: r.Insecure, CAFile: r.CA, Mirrors: r.Mirrors}
+		hosts[host] = imagecache.Host{Insecure: r.Insecure, CAFile: r.CA, Mirrors: r.Mirrors, Proxy: r.Proxy}
 	}
-	return imagecache.Network{Hosts: hosts, Credentials: imagecache.UserCredentials()}
+	n := cfg.Network
+	return imagecache.Network{
+		Hosts: hosts, Credentials: imagecache.UserCredentials(), Proxy: n.Proxy, NoProxy: n.NoProxy,
+		HeaderTimeout: n.HeaderTimeout, StallTimeout: n.StallTimeout, MinRate: int64(n.MinRate), Retries: retries(n.Retries),
+	}
+}
+
+// retries is n as imagecache.Network has it.
+func retries(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// fetchOptions are the settings that hold for getting images, with net.
+func fetchOptions(cfg *config.Config, net imagecache.Network) imagecache.FetchOptions {
+	return imagecache.FetchOptions{
+		Network: net, Parallel: cfg.Network.Parallel, Version: berthVersion(),
+		Converter: imagecache.ConverterNamed(cfg.Store.Converter),
+	}
 }
 
 // An imageRef is how commands take an image: its name, and which of its

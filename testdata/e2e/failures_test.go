@@ -122,11 +122,11 @@ func wrong(how string) string { return "--container-image=" + registry + "/fault
 var userFailures = []failure{
 	{
 		name: "no such image", args: "--container-image=" + registry + "/nothing:1 echo ran", submit: true,
-		cause: `resolve .*/nothing:1: .* 404 Not Found`, fix: `check the spelling of the image`,
+		cause: `resolve .*/nothing:1: .* 404 Not Found`, fix: `check the spelling of .* and its tag`,
 	},
 	{
 		name: "no such tag", args: "--container-image=" + registry + "/tiny:2 echo ran", submit: true,
-		cause: `resolve .*/tiny:2: .* 404 Not Found`, fix: `check the spelling of the image and its tag`,
+		cause: `resolve .*/tiny:2: .* 404 Not Found`, fix: `check the spelling of tiny and its tag`,
 	},
 	{
 		name: "not a reference", args: "--container-image=UPPER/case:1 echo ran", submit: true,
@@ -150,15 +150,15 @@ var userFailures = []failure{
 	},
 	{
 		name: "401 at the node", args: wrong("manifest-401") + " echo ran",
-		cause: `pull .* 401 Unauthorized`, fix: `check the spelling of .*the image is private: log in with`,
+		cause: `pull .* 401 Unauthorized`, fix: `check the spelling of .*the image is private, and it was asked for without a login`,
 	},
 	{
 		name: "403 at the node", args: wrong("manifest-403") + " echo ran",
-		cause: `pull .* 403 Forbidden`, fix: `check the spelling of .*the image is private: log in with`,
+		cause: `pull .* 403 Forbidden`, fix: `check the spelling of .*the image is private, and it was asked for without a login`,
 	},
 	{
 		name: "404 of a layer", args: wrong("manifest-404") + " echo ran",
-		cause: `pull .* 404 Not Found`, fix: `check the spelling of the image`,
+		cause: `pull .* 404 Not Found`, fix: `check the spelling of .* and its tag`,
 	},
 	{
 		name: "429", args: wrong("manifest-429") + " echo ran",
@@ -170,11 +170,11 @@ var userFailures = []failure{
 	},
 	{
 		name: "cut in mid-layer", args: wrong("layer-cut") + " echo ran",
-		cause: `pull .*transfer layer 1 of 2: unexpected EOF`, fix: `try again; if it stays, look at the connection to`,
+		cause: `pull .*transfer layer 1 of 2: \S+ sent \d+ of \d+ bytes: unexpected EOF`, fix: `the connection to \S+ breaks off`,
 	},
 	{
 		name: "altered layer", args: wrong("layer-flip") + " echo ran",
-		cause: `pull .*verify layer 1: got sha256:\S+, not sha256:`, fix: `try again; if it stays, the registry, a mirror or a proxy`,
+		cause: `pull .*verify layer 1: got sha256:\S+, not sha256:`, fix: `try again; if it stays, \S+ or a proxy on the way`,
 	},
 	{
 		name: "registry down", args: "--container-image=10.97.0.1:5999/x:1 echo ran",
@@ -188,7 +188,7 @@ var userFailures = []failure{
 	{
 		name: "wrong CA", args: "--container-image=" + private + "/x:1 echo ran",
 		unpinned: true,
-		cause:    `error: resolve .*certificate signed by unknown authority`, fix: `the certificate of \S+ cannot be checked; the admin sets its CA file`,
+		cause:    `error: resolve .*certificate signed by unknown authority`, fix: `the certificate of \S+ cannot be checked; the admin sets registry\.`,
 	},
 	{
 		name: "no such command", args: "--container-image=" + tiny + " no-such-command", code: 2,

@@ -44,8 +44,14 @@ func (s Size) String() string {
 		bytes Size
 		name  string
 	}{
-		{1 << 40, "TiB"}, {1e12, "TB"}, {1 << 30, "GiB"}, {1e9, "GB"},
-		{1 << 20, "MiB"}, {1e6, "MB"}, {1 << 10, "KiB"}, {1e3, "kB"},
+		{1 << 40, "TiB"},
+		{1e12, "TB"},
+		{1 << 30, "GiB"},
+		{1e9, "GB"},
+		{1 << 20, "MiB"},
+		{1e6, "MB"},
+		{1 << 10, "KiB"},
+		{1e3, "kB"},
 	} {
 		if s != 0 && s%u.bytes == 0 {
 			return fmt.Sprintf("%d%s", s/u.bytes, u.name)

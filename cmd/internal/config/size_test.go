@@ -28,16 +28,16 @@ func TestSizes(t *testing.T) {
 
 func TestNumbersAndSizesInFiles(t *testing.T) {
 	for line, want := range map[string]string{
-		"limits.entries = 7":            "",
-		"limits.entries = 0":            "limits.entries: 0 is not between 1 and 1073741824",
-		"limits.entries = 'many'":       "limits.entries: want a whole number",
-		"limits.entries = 1.5":          "limits.entries: want a whole number",
-		"limits.bytes = '2TB'":          "",
-		"limits.bytes = 1048576":        "",
-		"limits.bytes = -1":             "limits.bytes: want a size",
-		"limits.bytes = 'much'":         "limits.bytes: want a size",
-		"limits.bytes = '0B'":           "limits.bytes: it is zero",
-		"network.min_rate = '0B'":       "",
+		"limits.entries = 7":             "",
+		"limits.entries = 0":             "limits.entries: 0 is not between 1 and 1073741824",
+		"limits.entries = 'many'":        "limits.entries: want a whole number",
+		"limits.entries = 1.5":           "limits.entries: want a whole number",
+		"limits.bytes = '2TB'":           "",
+		"limits.bytes = 1048576":         "",
+		"limits.bytes = -1":              "limits.bytes: want a size",
+		"limits.bytes = 'much'":          "limits.bytes: want a size",
+		"limits.bytes = '0B'":            "limits.bytes: it is zero",
+		"network.min_rate = '0B'":        "",
 		"network.no_proxy = ['http://']": `network.no_proxy: "http://" is no name`,
 	} {
 		_, err := Load(Source{Dir: write(t, map[string]string{"berth.toml": line})})

@@ -56,7 +56,7 @@ type Node struct {
 	Account    string
 	PrologWait time.Duration
 	IDMap      bool // whether the site wants idmapped image mounts
-	Hosts      map[string]imagecache.Host
+	Network    imagecache.Network
 
 	SlurmConf string // slurm.conf, "" to look for it
 }

@@ -247,7 +247,7 @@ func TestRegistries(t *testing.T) {
 	secret.StartTLS()
 	defer secret.Close()
 	n := testNode(t)
-	n.Hosts = map[string]imagecache.Host{
+	n.Network.Hosts = map[string]imagecache.Host{
 		reg.Host:        {Mirrors: []string{"127.0.0.1:1/mirror"}},
 		"127.0.0.1:2":   {CAFile: "/no/such/file"},
 		"no.host.known": {},
@@ -259,7 +259,7 @@ func TestRegistries(t *testing.T) {
 		status       Status
 		says, remedy string
 	}{
-		{Fail, strings.TrimPrefix(secret.URL, "https://") + " does not answer: ", "the admin sets its CA file"},
+		{Fail, strings.TrimPrefix(secret.URL, "https://") + " does not answer: ", "to its CA file"},
 		{Fail, "127.0.0.1:1 does not answer: ", "nothing listens"},
 		{Fail, "read CA file: open /no/such/file", "look at that file"},
 		{OK, reg.Host + " answers", ""},

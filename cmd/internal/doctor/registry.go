@@ -38,7 +38,7 @@ func checkRegistries(ctx context.Context, n *Node) []Finding {
 
 func hostsOf(n *Node) []string {
 	set := map[string]bool{}
-	for host, h := range n.Hosts {
+	for host, h := range n.Network.Hosts {
 		set[host] = true
 		for _, mirror := range h.Mirrors {
 			name, _, _ := strings.Cut(mirror, "/")
@@ -51,7 +51,8 @@ func hostsOf(n *Node) []string {
 func askRegistry(ctx context.Context, n *Node, host string) Finding {
 	ctx, cancel := context.WithTimeout(ctx, registryLimit)
 	defer cancel()
-	net := imagecache.Network{Hosts: n.Hosts, HeaderTimeout: registryLimit}
+	net := n.Network
+	net.HeaderTimeout = registryLimit
 	if err := imagecache.Reach(ctx, host, net); err != nil {
 		remedy := fault.Remedy(err)
 		if remedy == "" {
