@@ -111,6 +111,16 @@ func (f *FS) Settle() {
 	clear(f.dirty)
 }
 
+// Reset takes back all that happened since the last Settle. Nobody may have a
+// file open.
+func (f *FS) Reset() {
+	f.Heal()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.live, f.ops = f.base.clone(), nil
+	clear(f.dirty)
+}
+
 // Ops returns the operations since the last Settle.
 func (f *FS) Ops() []Op {
 	f.mu.Lock()

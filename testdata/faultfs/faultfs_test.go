@@ -342,6 +342,25 @@ func TestFileSystem(t *testing.T) {
 	}
 }
 
+// TestReset brings back what was there at the last Settle, for readers, too.
+func TestReset(t *testing.T) {
+	f := Mount(t)
+	must(t, os.Mkdir(f.Dir()+"/d", 0o755), write(f.Dir()+"/d/a", "1"), write(f.Dir()+"/gone", ""))
+	f.Settle()
+	for range 3 {
+		f.Plan(Full(4))
+		must(t, write(f.Dir()+"/d/a", "22"))
+		must(t, os.Remove(f.Dir()+"/gone"))
+		if err := os.Rename(f.Dir()+"/d", f.Dir()+"/e"); !errors.Is(err, syscall.ENOSPC) {
+			t.Error(err)
+		}
+		f.Reset()
+		if got := strings.Join(contents(t, f.Dir()), " "); got != "d d/a=1 gone=" {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
 // TestOpString names what a test prints.
 func TestOpString(t *testing.T) {
 	f := Mount(t)
