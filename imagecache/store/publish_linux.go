@@ -50,12 +50,31 @@ func (s *Store) takeAll(work *os.File, dir string, stager int) error {
 	defer to.Close()
 	for _, name := range []string{RootfsName, ConfigName, RecordName} {
 		if err := take(work, to, name, stager); err != nil {
-			return fault.Wrap("publish image", name, fault.Bug,
-				"report this as a bug, or as an attack on the account that pulls images", err)
+			return takeError(name, err)
 		}
 		s.did("took " + name)
 	}
-	return siteError("publish image", dir, to.Sync())
+	// The folder's rights are on disk before its name is, too.
+	return siteError("publish image", dir, errors.Join(to.Chmod(folderMode()), to.Sync()))
+}
+
+// folderMode is what others may do with an image's folder.
+func folderMode() os.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o755
+	}
+	return 0o700
+}
+
+// takeError blames the disk for what the kernel says, but for what it says of
+// files that are not there or are not files: these are an attack, or a bug.
+func takeError(name string, err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) && errno != unix.ENOENT && errno != unix.ELOOP {
+		return siteError("publish image", name, err)
+	}
+	return fault.Wrap("publish image", name, fault.Bug,
+		"report this as a bug, or as an attack on the account that pulls images", err)
 }
 
 // take moves one file and makes it ours. It looks at the file only after the
@@ -112,13 +131,6 @@ func checkManifest(dir string, d Digest) error {
 
 // commit gives the finished folder its name.
 func (s *Store) commit(dir string, im Image) error {
-	mode := os.FileMode(0o700)
-	if os.Geteuid() == 0 {
-		mode = 0o755
-	}
-	if err := os.Chmod(dir, mode); err != nil {
-		return err
-	}
 	err := os.Rename(dir, im.dir)
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		return nil // somebody without our lock was faster: same digest, same image
@@ -127,5 +139,5 @@ func (s *Store) commit(dir string, im Image) error {
 		return err
 	}
 	s.did("renamed")
-	return errors.Join(syncDir(s.imagesDir()), syncDir(s.newDir()))
+	return syncDir(s.imagesDir()) // its name in newDir may come back: sweep removes that
 }

@@ -25,6 +25,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-hpc/berth/fault"
 )
 
@@ -39,6 +41,8 @@ const (
 	RootfsName = "rootfs.sqfs"
 	ConfigName = "image.json"
 	RecordName = "record.json"
+
+	newName = ".new" // the folder, beside that of the images, of what becomes one
 )
 
 // ErrNotFound is the cause when an image is not in the store.
@@ -63,12 +67,8 @@ func Open(root string) (*Store, error) {
 			Remedy: "give the store as an absolute path", Err: errors.New("not an absolute path"),
 		}
 	}
-	mode := os.FileMode(0o700)
-	if os.Geteuid() == 0 {
-		mode = 0o755
-	}
 	s := &Store{root: filepath.Clean(root)}
-	if err := s.makeFolders(mode); err != nil {
+	if err := s.makeFolders(folderMode()); err != nil {
 		return nil, siteError("open store", root, err)
 	}
 	return s, nil
@@ -84,17 +84,34 @@ func OpenExisting(root string) (*Store, error) {
 }
 
 func (s *Store) makeFolders(mode os.FileMode) error {
-	if err := os.MkdirAll(s.root, mode); err != nil {
+	if err := makeFolder(s.root, mode); err != nil {
 		return err
 	}
 	for dir, m := range map[string]os.FileMode{
 		s.imagesDir(): mode, s.newDir(): 0o700, s.tmpDir(): mode &^ 0o044, s.locksDir(): 0o700,
 	} {
-		if err := os.MkdirAll(dir, m); err != nil {
+		if err := makeFolder(dir, m); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// makeFolder is os.MkdirAll, and lets what it makes survive a crash: an image
+// is there as long as all folders above it are. One that is there already
+// costs one stat.
+func makeFolder(dir string, mode os.FileMode) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if err := makeFolder(parent, mode); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 func (s *Store) did(step string) {
@@ -107,7 +124,7 @@ func (s *Store) did(step string) {
 func (s *Store) Root() string { return s.root }
 
 func (s *Store) imagesDir() string { return filepath.Join(s.root, "images", "sha256") }
-func (s *Store) newDir() string    { return filepath.Join(s.root, "images", ".new") }
+func (s *Store) newDir() string    { return filepath.Join(s.root, "images", newName) }
 func (s *Store) tmpDir() string    { return filepath.Join(s.root, "tmp") }
 func (s *Store) locksDir() string  { return filepath.Join(s.root, "locks") }
 
@@ -157,8 +174,11 @@ func (s *Store) List() ([]Image, error) {
 // siteError says that the machine or its file system is at fault.
 func siteError(op, arg string, err error) error {
 	remedy := "look at the store's folder: its owner, its rights, and the disk below it"
-	if errors.Is(err, os.ErrPermission) {
+	switch {
+	case errors.Is(err, os.ErrPermission):
 		remedy = "the store must belong to whoever runs this; choose another folder or have its owner corrected"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		remedy = "make room on the disk that holds the store, or choose another folder for it"
 	}
 	return fault.Wrap(op, arg, fault.Site, remedy, err)
 }
