@@ -10,11 +10,17 @@ import (
 // the old file or the new one, never a part. The data is on disk before the
 // name is, so the file is whole after a crash, too.
 func WriteJSON(path string, mode os.FileMode, value any) error {
+	return replaceJSON(filepath.Dir(path), "."+filepath.Base(path)+".*", path, mode, value)
+}
+
+// replaceJSON is WriteJSON by way of a file in dir, named as os.CreateTemp
+// understands pattern. It is left there when the process is killed.
+func replaceJSON(dir, pattern, path string, mode os.FileMode, value any) error {
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(dir, pattern)
 	if err != nil {
 		return err
 	}
