@@ -62,6 +62,15 @@ func recipes() []Recipe {
 			Packages: []string{"python3", "python3-numpy", "python3-scipy", "python3-pandas"},
 			Config:   config("", "python3"),
 		},
+		{
+			// Large: over 50,000 entries and 1 GB, for measurements.
+			Name: "science", Parent: "python",
+			Packages: []string{
+				"python3-matplotlib", "python3-sklearn", "python3-statsmodels", "python3-skimage", "python3-networkx",
+				"python3-sympy", "python3-astropy", "python3-numba", "g++", "git",
+			},
+			Config: config("", "python3"),
+		},
 		{Name: "changed", Parent: "bio", Script: changes, Config: config("/data", "bash")},
 		{Name: "tiny", Busybox: "plain", Config: config("", "sh", "TINY_IMAGE=1")},
 		{Name: "links", Busybox: "links", Config: config("", "sh")},
