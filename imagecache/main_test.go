@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,7 +36,8 @@ func TestMain(m *testing.M) {
 }
 
 // helperMain pulls ref into $BERTH_TEST_STORE and prints the image's folder, or
-// squashes $BERTH_TEST_SQUASH.
+// squashes $BERTH_TEST_SQUASH, or converts $BERTH_TEST_ENTRIES files into the
+// file that text names.
 func helperMain(text string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
@@ -44,6 +46,9 @@ func helperMain(text string) error {
 	}
 	if tree := os.Getenv("BERTH_TEST_SQUASH"); tree != "" {
 		return Umoci{Mksquashfs: os.Getenv("BERTH_TEST_PROGRAM")}.squash(ctx, tree, tree+".sqfs", nil)
+	}
+	if n, _ := strconv.Atoi(os.Getenv("BERTH_TEST_ENTRIES")); n > 0 {
+		return Stream{}.Convert(ctx, oneLayer{manyEntries(n)}, "", text, nil)
 	}
 	ref, err := ParseReference(text)
 	if err != nil {
@@ -54,7 +59,7 @@ func helperMain(text string) error {
 		return err
 	}
 	im, err := Pull(ctx, s, ref, FetchOptions{
-		Converter: countingConverter{Umoci{}, os.Getenv("BERTH_TEST_COUNT")},
+		Converter: countingConverter{helperConverter(), os.Getenv("BERTH_TEST_COUNT")},
 		Progress:  killAt(Phase(os.Getenv("BERTH_TEST_KILL"))),
 	})
 	if err != nil {
@@ -62,6 +67,14 @@ func helperMain(text string) error {
 	}
 	fmt.Println(im.Dir())
 	return nil
+}
+
+// helperConverter is the one that $BERTH_TEST_CONVERTER names, Umoci if none.
+func helperConverter() Converter {
+	if name := os.Getenv("BERTH_TEST_CONVERTER"); name != "" {
+		return ConverterNamed(name)
+	}
+	return Umoci{}
 }
 
 // killAt ends the process in the given phase as a crash would.
@@ -76,7 +89,7 @@ func killAt(phase Phase) ProgressFunc {
 
 // countingConverter notes each conversion as a byte in a file.
 type countingConverter struct {
-	Umoci
+	Converter
 	file string
 }
 
@@ -92,7 +105,7 @@ func (c countingConverter) Convert(ctx context.Context, l LayerSource, work, out
 			return err
 		}
 	}
-	return c.Umoci.Convert(ctx, l, work, out, p)
+	return c.Converter.Convert(ctx, l, work, out, p)
 }
 
 // A helper is a process of its own that pulls.
@@ -107,10 +120,16 @@ type helper struct {
 // are not.
 func newHelper(t *testing.T, uid int) *helper {
 	t.Helper()
+	return newHelperIn(t, "", uid)
+}
+
+// newHelperIn is newHelper with its folders below parent, "" for the usual one.
+func newHelperIn(t *testing.T, parent string, uid int) *helper {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		uid = os.Geteuid()
 	}
-	top, err := os.MkdirTemp("", "berth-imagecache-")
+	top, err := os.MkdirTemp(parent, "berth-imagecache-")
 	if err != nil {
 		t.Fatal(err)
 	}

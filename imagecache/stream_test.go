@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/berth-hpc/berth/fault"
@@ -92,21 +93,57 @@ func sparseTar(t testing.TB, size int64) io.Reader {
 }
 
 // TestLargeFile has more than 8 GB, which neither tar's octal size nor the
-// squashfs format's smaller record can hold.
+// squashfs format's smaller record can hold. The tar is made while it is read.
 func TestLargeFile(t *testing.T) {
 	const size = 9 << 30
-	out, err := convertStream(t, Stream{}, oneLayer{sparseTar(t, size)})
-	if err != nil {
-		t.Fatal(err)
+	for name, format := range map[string]tar.Format{"PAX": tar.FormatPAX, "GNU": tar.FormatGNU} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			out, err := convertStream(t, Stream{}, oneLayer{largeTar(size, format)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkStructure(t, out)
+			if info, err := os.Stat(out); err != nil || info.Size() > 4<<20 {
+				t.Errorf("%d bytes, %v", info.Size(), err)
+			}
+			checkLargeFile(t, out, size)
+		})
 	}
-	checkStructure(t, out)
-	listed, err := exec.CommandContext(testContext(t), "unsquashfs", "-lls", out).CombinedOutput()
-	if err != nil || !strings.Contains(string(listed), fmt.Sprint(int64(size))) {
+}
+
+// largeTar has one file of zeros with a word before its middle and one at its
+// end.
+func largeTar(size int64, format tar.Format) io.Reader {
+	var head bytes.Buffer
+	// A bytes.Buffer takes everything.
+	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "large", Typeflag: tar.TypeReg, Mode: 0o644, Size: size, Format: format})
+	half := size/2 - 5
+	return io.MultiReader(&head, io.LimitReader(zeros{}, half), strings.NewReader("half!"), io.LimitReader(zeros{}, size-half-9),
+		strings.NewReader("end!"), io.LimitReader(zeros{}, 1024+(512-size%512)%512))
+}
+
+// zeros is an endless reader.
+type zeros struct{}
+
+// Read implements io.Reader.
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// checkLargeFile reads the places that hold something, by the kernel if it can,
+// and what unsquashfs says of the file.
+func checkLargeFile(t *testing.T, image string, size int64) {
+	t.Helper()
+	listed, err := exec.CommandContext(testContext(t), "unsquashfs", "-lls", image).CombinedOutput()
+	if err != nil || !strings.Contains(string(listed), fmt.Sprint(size)) {
 		t.Errorf("%s, %v", listed, err)
 	}
-	info, err := os.Stat(out)
-	if err != nil || info.Size() > 1<<20 {
-		t.Errorf("%d bytes, %v", info.Size(), err)
+	if why := kernel.cannot(); why != "" {
+		t.Log(why)
+		return
+	}
+	const script = `stat -c %s large; tail -c 5 large | tr '\0' 0; echo; dd if=large iflag=skip_bytes,count_bytes status=none skip=$((SIZE/2-6)) count=7 | tr '\0' 0`
+	if got, want := kernel.show(t, image, strings.ReplaceAll(script, "SIZE", fmt.Sprint(size))), fmt.Sprintf("%d\n0end!\n0half!0", size); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -129,21 +166,27 @@ func manyEntries(n int) io.Reader {
 	return r
 }
 
+// TestManyEntries bounds what 500,000 files cost, in a process of its own.
 func TestManyEntries(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	const n = 500_000
-	out, err := convertStream(t, Stream{}, oneLayer{manyEntries(n)})
-	if err != nil {
-		t.Fatal(err)
+	const n, mostMemory = 500_000, 400 << 10 // KiB
+	out := filepath.Join(t.TempDir(), "out.sqfs")
+	cmd := exec.CommandContext(testContext(t), "/proc/self/exe")
+	cmd.Env = []string{"BERTH_TEST_ENTRIES=" + fmt.Sprint(n), helperEnv + "=" + out}
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	used := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	t.Logf("%d KiB, %v of CPU time", used.Maxrss, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+	if used.Maxrss > mostMemory {
+		t.Errorf("%d KiB of memory", used.Maxrss)
 	}
 	checkStructure(t, out)
-	for _, i := range []int{0, 123_456, n - 1} {
-		said, err := exec.CommandContext(testContext(t), "unsquashfs", "-cat", out, entryName(i)).CombinedOutput()
-		if err != nil || string(said) != fmt.Sprintf("%08d", i) {
-			t.Errorf("%s: %s, %v", entryName(i), said, err)
-		}
+	const script = `find . -type f | wc -l; cat d0/e0/file-0 d4/e358/file-123456 d3/e544/file-499999`
+	if got, want := best().show(t, out, script), fmt.Sprintf("%d\n%08d%08d%08d", n, 0, 123_456, n-1); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

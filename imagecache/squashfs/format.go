@@ -34,11 +34,12 @@ const (
 
 // Marks and flags.
 const (
-	magic           = 0x73717368 // "hsqs"
-	compressionZstd = 6
-	flagDuplicates  = 0x40
-	flagExportable  = 0x80
-	flagNoXattrs    = 0x200
+	magic            = 0x73717368 // "hsqs"
+	compressionZstd  = 6
+	flagStoredInodes = 0x1 // and the directory table, too
+	flagDuplicates   = 0x40
+	flagExportable   = 0x80
+	flagNoXattrs     = 0x200
 
 	storedBlock    = 1 << 24 // in the size of a data block: it is not compressed
 	storedMetadata = 1 << 15 // the same for a metadata block

@@ -5,7 +5,7 @@ import "github.com/klauspost/compress/zstd"
 // metadata collects records in blocks of 8 KiB, each compressed by itself with
 // a header of two bytes.
 type metadata struct {
-	enc    *zstd.Encoder
+	enc    *zstd.Encoder // nil: blocks are stored as they are
 	out    []byte
 	buf    []byte
 	pack   []byte
@@ -35,10 +35,12 @@ func (m *metadata) put(p []byte) {
 }
 
 func (m *metadata) flush() {
-	m.pack = m.enc.EncodeAll(m.buf, m.pack[:0])
-	data, head := m.pack, uint16(len(m.pack))
-	if len(m.pack) >= len(m.buf) {
-		data, head = m.buf, uint16(len(m.buf))|storedMetadata
+	data, head := m.buf, uint16(len(m.buf))|storedMetadata
+	if m.enc != nil {
+		m.pack = m.enc.EncodeAll(m.buf, m.pack[:0])
+		if len(m.pack) < len(m.buf) {
+			data, head = m.pack, uint16(len(m.pack))
+		}
 	}
 	m.starts = append(m.starts, uint64(len(m.out)))
 	m.out = append(le.AppendUint16(m.out, head), data...)

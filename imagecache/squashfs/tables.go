@@ -28,7 +28,9 @@ func newTables() (*tables, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tables{enc: enc, inodes: newMetadata(enc), dirs: newMetadata(enc)}, nil
+	// Linux keeps eight decompressed blocks of these two tables per mount, so a
+	// walk through the tree would decompress each of them many times.
+	return &tables{enc: enc, inodes: newMetadata(nil), dirs: newMetadata(nil)}, nil
 }
 
 func (t *tables) newTable() *metadata { return newMetadata(t.enc) }

@@ -160,7 +160,7 @@ func (w *Writer) writeTables(t *tables, root *Inode) (superblock, error) {
 	out := &counter{w: w.data.out, n: w.data.offset}
 	sb := superblock{
 		Magic: magic, Inodes: t.count, BlockSize: BlockSize, Fragments: uint32(len(w.data.fragments)),
-		Compression: compressionZstd, BlockLog: blockLog, Flags: flagExportable | flagNoXattrs, IDs: 1, Major: 4,
+		Compression: compressionZstd, BlockLog: blockLog, Flags: flagStoredInodes | flagExportable | flagNoXattrs, IDs: 1, Major: 4,
 		Root: root.ref, XattrTable: noTable,
 	}
 	sb.InodeTable = out.n
