@@ -27,6 +27,7 @@ type endpoint struct {
 	repo        name.Repository
 	base        *guard
 	credentials authn.Keychain
+	user        string // whose credentials, "" for any
 	schemes     []string
 
 	// standing is what was learnt of a mirror during this pull.
@@ -35,6 +36,7 @@ type endpoint struct {
 	mu     sync.Mutex
 	step   int // of ladder
 	client *http.Client
+	login  string // which credentials were tried, in words
 }
 
 // The steps of an endpoint's ladder.
@@ -100,14 +102,12 @@ func (e *endpoint) open(ctx context.Context, path string, header http.Header) (*
 		if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent && header.Get("Range") != "" {
 			return resp, nil
 		}
-		refused := e.answerError(resp)
-		if !refused.wantsLogin() {
-			return nil, refused
+		answer := e.explain(step, e.answerError(resp))
+		if !answer.wantsLogin() {
+			return nil, answer
 		}
-		if climbed, err := e.climb(ctx, step); err != nil {
-			return nil, err
-		} else if !climbed {
-			return nil, refused
+		if climbed, err := e.climb(ctx, step); err != nil || !climbed {
+			return nil, refused(answer, err)
 		}
 	}
 }
@@ -139,7 +139,11 @@ func (e *endpoint) climb(ctx context.Context, from int) (bool, error) {
 			e.step, e.client = step, e.base.client(t)
 			return true, nil
 		}
-		if err = e.requestError(err); step == stepCredentials || !isRefusal(err) {
+		err = e.requestError(err)
+		if step == stepCredentials {
+			return false, loginError(e.login, err)
+		}
+		if !isRefusal(err) {
 			return false, fmt.Errorf("log in: %w", err)
 		}
 	}
@@ -160,13 +164,14 @@ func (e *endpoint) authenticator(ctx context.Context, step int) (authn.Authentic
 	if e.credentials == nil {
 		return nil, nil
 	}
-	auth, err := authn.Resolve(ctx, e.credentials, e.repo)
+	auth, err := authn.Resolve(ctx, e.credentials, wanted{e.repo, e.user})
 	if err != nil {
 		return nil, fmt.Errorf("look up your login: %w", err)
 	}
 	if auth == authn.Anonymous {
 		return nil, nil
 	}
+	e.login = loginWords(auth)
 	return auth, nil
 }
 

@@ -26,6 +26,7 @@ type statusError struct {
 	anonymous bool // nobody's login was there to be tried
 	status    int
 	detail    string        // the registry's own words, if any
+	login     string        // which login it refused, in words; "" for none
 	after     time.Duration // how long it wants to be left alone
 }
 
@@ -36,6 +37,9 @@ func (e *statusError) Error() string {
 	}
 	if e.detail != "" {
 		text += fmt.Sprintf(" (%s)", e.detail)
+	}
+	if e.login != "" {
+		text += fmt.Sprintf(" to your login (%s)", e.login)
 	}
 	if e.after > 0 {
 		text += fmt.Sprintf(" and wants to be left alone for %v", e.after.Round(time.Second))
@@ -138,14 +142,15 @@ func diagnoseStatus(ref Reference, e *statusError) (fault.Blame, string) {
 	switch {
 	case e.via != "":
 		return fault.Site, fmt.Sprintf("%s leads to a place that does not serve it; try again, or ask the admin of %s", e.via, e.via)
-	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
+	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden,
+		e.status == http.StatusBadRequest && e.login != "": // token services say so of an expired token
 		return fault.User, loginRemedy(ref, e)
 	case e.status == http.StatusNotFound:
 		return fault.User, fmt.Sprintf("check the spelling of %s and its tag; %s has no such thing", ref.repository, ref.registry)
 	case e.status == http.StatusProxyAuthRequired:
 		return fault.Site, fmt.Sprintf("the proxy on the way to %s wants a login: http://USER:PASSWORD@HOST in network.proxy", ref.registry)
 	case e.status == http.StatusTooManyRequests && ref.registry == dockerHub:
-		return fault.Site, "Docker Hub limits how often an address may pull; try again later, log in with podman login docker.io, or have the admin set registry.\"docker.io\".mirrors"
+		return fault.Site, "Docker Hub limits how often an address may pull; try again later, log in with berth login docker.io, or have the admin set registry.\"docker.io\".mirrors"
 	case e.status == http.StatusTooManyRequests:
 		return fault.Site, ref.registry + " limits how often it may be asked; try again later, log in, or use a mirror"
 	case e.status >= 500:
@@ -162,10 +167,13 @@ func loginRemedy(ref Reference, e *statusError) string {
 	if ref.registry == dockerHub {
 		check += " (Docker Hub says the same of names that do not exist)"
 	}
+	if e.login != "" {
+		return fmt.Sprintf("this login has expired, is wrong, or has no right to %s: berth login %s", ref.repository, ref.registry)
+	}
 	if e.anonymous {
 		return check + "; if it is right, the image is private, and it was asked for without a login"
 	}
-	return fmt.Sprintf("%s; if it is right, the image is private: log in with podman login %s", check, ref.registry)
+	return fmt.Sprintf("%s; if it is right, the image is private: log in with berth login %s", check, ref.registry)
 }
 
 func diagnoseFile(ref Reference, err error) (fault.Blame, string) {

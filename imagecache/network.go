@@ -13,7 +13,7 @@ type Network struct {
 	// reference ("docker.io", "registry.site:5000").
 	Hosts map[string]Host
 	// Credentials finds the user's logins; nil means anonymous. Only
-	// commands that run as the user set it.
+	// commands that run as the user set it, by Keychain.
 	Credentials authn.Keychain
 	// Proxy is the URL of the proxy for all hosts but NoProxy's, Direct for
 	// none. With "" the environment of the process decides; that of a node's
@@ -56,8 +56,3 @@ type Host struct {
 	// Network.Proxy.
 	Proxy string
 }
-
-// UserCredentials returns the keychain of docker and podman logins of the
-// calling user. It reads the user's files and may start credential helpers,
-// so it is for commands that the user started.
-func UserCredentials() authn.Keychain { return authn.DefaultKeychain }

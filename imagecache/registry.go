@@ -53,6 +53,7 @@ func newRegistrySource(ref Reference, net Network) (*registrySource, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.user = ref.user // not for mirrors, where users have other names
 	src.endpoints = append(src.endpoints, e)
 	return src, nil
 }

@@ -70,7 +70,7 @@ func (c *doctorCmd) node(s *session) (*doctor.Node, error) {
 	}
 	n.StoreDir, n.UserDir, n.RunDir = cfg.Store.Dir, cfg.Store.UserDir, cfg.Node.RunDir
 	n.Account, n.PrologWait, n.IDMap = cfg.Node.Account, cfg.Node.PrologWait, cfg.Container.IDMap
-	n.Network = network(cfg)
+	n.Network = anonymous(cfg)
 	return n, nil
 }
 

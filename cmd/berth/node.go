@@ -110,9 +110,7 @@ func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	net := network(cfg)
-	net.Credentials = nil // the account has none; users' logins are not its business
-	return prolog.Fetch(ctx, fetchOptions(cfg, net), s.stdin, os.NewFile(3, "events"), dir)
+	return prolog.Fetch(ctx, fetchOptions(cfg, anonymous(cfg)), s.stdin, os.NewFile(3, "events"), dir)
 }
 
 // inherited says whether descriptor 3 is of the type that Berth's own

@@ -58,7 +58,7 @@ func (s *session) pull(ctx context.Context, cfg *config.Config, r *imageRef) (st
 	}
 	show := s.newProgress(ref.String())
 	defer show.Close()
-	opts := fetchOptions(cfg, network(cfg))
+	opts := fetchOptions(cfg, s.network(cfg))
 	opts.Platform, opts.Progress = platform, show.Update
 	ctx, cancel := deadline(ctx, cfg.Network.Deadline)
 	defer cancel()

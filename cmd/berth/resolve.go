@@ -35,7 +35,7 @@ func (c *resolveCmd) Run(ctx context.Context, s *session) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	digest, err := c.resolve(ctx, cfg, ref, platform)
+	digest, err := c.resolve(ctx, s, cfg, ref, platform)
 	if err != nil {
 		return err
 	}
@@ -48,10 +48,10 @@ func (c *resolveCmd) Run(ctx context.Context, s *session) error {
 	return err
 }
 
-func (c *resolveCmd) resolve(ctx context.Context, cfg *config.Config, ref imagecache.Reference, platform imagecache.Platform) (store.Digest, error) {
+func (c *resolveCmd) resolve(ctx context.Context, s *session, cfg *config.Config, ref imagecache.Reference, platform imagecache.Platform) (store.Digest, error) {
 	if c.Fresh || cfg.Resolve.TTL == 0 || cfg.Store.UserDir == "" {
-		return imagecache.Resolve(ctx, ref, platform, network(cfg))
+		return imagecache.Resolve(ctx, ref, platform, s.network(cfg))
 	}
 	answers := imagecache.NewAnswers(filepath.Join(cfg.Store.UserDir, "resolve"), cfg.Resolve.TTL)
-	return answers.Resolve(ctx, ref, platform, network(cfg))
+	return answers.Resolve(ctx, ref, platform, s.network(cfg))
 }

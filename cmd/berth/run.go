@@ -222,7 +222,7 @@ func (c *runCmd) mountHome(cfg *config.Config) bool {
 // put over it, and the names that stay as they are. PWD would be wrong in the
 // container; shells find it out by themselves.
 func (c *runCmd) environ(s *session) (environ, keep []string) {
-	environ = withoutVariable(withoutVariable(s.environ(), "PWD"), "OLDPWD")
+	environ = withoutVariable(withoutVariable(s.withoutLogins(), "PWD"), "OLDPWD")
 	for _, v := range c.Env {
 		name, _, set := strings.Cut(v, "=")
 		keep = append(keep, name)

@@ -90,14 +90,21 @@ func ownStore(cfg *config.Config) (*store.Store, error) {
 }
 
 // network returns how registries are reached, with the user's logins.
-func network(cfg *config.Config) imagecache.Network {
+func (s *session) network(cfg *config.Config) imagecache.Network {
+	net := anonymous(cfg)
+	net.Credentials = imagecache.Keychain(s.keychain(cfg))
+	return net
+}
+
+// anonymous returns how registries are reached by nobody in particular.
+func anonymous(cfg *config.Config) imagecache.Network {
 	hosts := map[string]imagecache.Host{}
 	for host, r := range cfg.Registry {
 		hosts[host] = imagecache.Host{Insecure: r.Insecure, CAFile: r.CA, Mirrors: r.Mirrors, Proxy: r.Proxy}
 	}
 	n := cfg.Network
 	return imagecache.Network{
-		Hosts: hosts, Credentials: imagecache.UserCredentials(), Proxy: n.Proxy, NoProxy: n.NoProxy,
+		Hosts: hosts, Proxy: n.Proxy, NoProxy: n.NoProxy,
 		HeaderTimeout: n.HeaderTimeout, StallTimeout: n.StallTimeout, MinRate: int64(n.MinRate), Retries: retries(n.Retries),
 	}
 }

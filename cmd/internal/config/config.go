@@ -27,6 +27,7 @@ type Config struct {
 	Node      Node
 	Resolve   Resolve
 	Container Container
+	Login     Login
 	Network   Network
 	Limits    Limits
 	// Registry holds what is set for single registries, by the host as it
@@ -93,6 +94,11 @@ type Limits struct {
 	Ratio    int  // unpacked to compressed
 	Layers   int
 	Manifest Size
+}
+
+// A Login holds the settings of looking for logins.
+type Login struct {
+	HelperTimeout time.Duration // after which a credential helper is killed
 }
 
 // A Registry holds what is set for one registry.

@@ -75,6 +75,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Resolve.TTL },
 		},
 		{
+			Key: "login.helper_timeout", Open: true, check: positive,
+			Doc: "How long a credential helper (docker-credential-NAME) may take before it is killed. Helpers run only in commands that users run themselves.",
+			at:  func(c *Config, _ string) any { return &c.Login.HelperTimeout },
+		},
+		{
 			Key: "container.mount_home", Open: true,
 			Doc: "Whether the user's home is visible in a container, unless the job says otherwise.",
 			at:  func(c *Config, _ string) any { return &c.Container.MountHome },
@@ -137,6 +142,7 @@ func defaults() *Config {
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},
+		Login:     Login{HelperTimeout: 5 * time.Second},
 		Network:   defaultNetwork(),
 		Limits:    defaultLimits(),
 		Registry:  map[string]*Registry{},
