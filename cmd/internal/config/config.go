@@ -43,6 +43,16 @@ type Store struct {
 	Dir       string // the node's store; root publishes into it
 	UserDir   string // a user's own store
 	Converter string // the name of imagecache's converter
+	Space     Space  // of the node's store
+	UserSpace Space  // of a user's own store
+	MaxImage  Size   // of a file that is written on a node; zero for no limit
+}
+
+// A Space says how much of its disk a store may take.
+type Space struct {
+	Quota    Share // of the file system; zero for no limit
+	LowWater Share // of Quota
+	MinFree  Share // of the file system
 }
 
 // A Node holds the settings of the root side of a managed node.
@@ -51,6 +61,7 @@ type Node struct {
 	Account         string        // unprivileged account for network and layers
 	PrologWait      time.Duration // how long the prolog may wait for an image
 	PrepareDeadline time.Duration // when a detached preparation is given up
+	LiveJobs        []string      // prints the scheduler's jobs on the node; %n is its name
 }
 
 // A Resolve holds the settings of turning tags into digests.

@@ -61,7 +61,7 @@ mirrors = ["a.example"]
 		t.Fatal(err)
 	}
 	want := defaults()
-	want.Store = Store{Dir: "/site", UserDir: "/site-user", Converter: "stream"}
+	want.Store.Dir, want.Store.UserDir = "/site", "/site-user"
 	want.Resolve = Resolve{Timeout: 4 * time.Second, TTL: 0}
 	want.Container = Container{MountDir: true, Root: Writable, IDMap: true, Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"}}
 	want.Registry = map[string]*Registry{

@@ -45,6 +45,41 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Store.Converter },
 		},
 		{
+			Key: "store.quota",
+			Doc: "How much the images of the node's store may take together: bytes, or a share of its file system. Those that were not used for longest make room for new ones, but never one that a job uses or that is kept (berth keep). 0B is no limit.",
+			at:  func(c *Config, _ string) any { return &c.Store.Space.Quota },
+		},
+		{
+			Key: "store.low_water",
+			Doc: "Down to what images are removed once the quota is reached: bytes, or a share of the quota.",
+			at:  func(c *Config, _ string) any { return &c.Store.Space.LowWater },
+		},
+		{
+			Key: "store.min_free",
+			Doc: "How much of the file system of the node's store is to stay free: bytes, or a share of it.",
+			at:  func(c *Config, _ string) any { return &c.Store.Space.MinFree },
+		},
+		{
+			Key: "store.max_image",
+			Doc: "How large a file may become that is written while an image is pulled on a node. 0B is no limit.",
+			at:  func(c *Config, _ string) any { return &c.Store.MaxImage },
+		},
+		{
+			Key: "store.user_quota", Open: true,
+			Doc: "How much the images of a user's own store may take together, as store.quota does for the node's.",
+			at:  func(c *Config, _ string) any { return &c.Store.UserSpace.Quota },
+		},
+		{
+			Key: "store.user_low_water", Open: true,
+			Doc: "As store.low_water, for a user's own store.",
+			at:  func(c *Config, _ string) any { return &c.Store.UserSpace.LowWater },
+		},
+		{
+			Key: "store.user_min_free", Open: true,
+			Doc: "As store.min_free, for a user's own store.",
+			at:  func(c *Config, _ string) any { return &c.Store.UserSpace.MinFree },
+		},
+		{
 			Key: "node.run_dir", check: absolute,
 			Doc: "State of running jobs: leases, pinned namespaces, error records. It must not survive a reboot.",
 			at:  func(c *Config, _ string) any { return &c.Node.RunDir },
@@ -63,6 +98,11 @@ func Settings() []Setting {
 			Key: "node.prepare_deadline", check: positive,
 			Doc: "When the preparation of an image for a job is given up.",
 			at:  func(c *Config, _ string) any { return &c.Node.PrepareDeadline },
+		},
+		{
+			Key: "node.live_jobs", Example: `["/opt/slurm/bin/squeue", "-h", "-tall", "-w%n", "-o%A"]`,
+			Doc: "The command that prints the jobs which the scheduler has on this node, one number a line. %n in it is the node's name: the host's, up to the first dot. What jobs left behind that are not among them, because their epilog never ran, is removed (berth node reap). It may name more jobs than there are, never fewer. If it fails or prints anything else, nothing is removed; an empty list turns this off.",
+			at:  func(c *Config, _ string) any { return &c.Node.LiveJobs },
 		},
 		{
 			Key: "resolve.timeout", Open: true, check: positive,
@@ -135,10 +175,15 @@ func Settings() []Setting {
 // defaults returns the built-in values.
 func defaults() *Config {
 	return &Config{
-		Store: Store{Dir: "/var/lib/berth", Converter: "stream"},
+		Store: Store{
+			Dir: "/var/lib/berth", Converter: "stream", MaxImage: 200e9,
+			Space:     Space{LowWater: Share{Percent: 90}, MinFree: Share{Percent: 5}},
+			UserSpace: Space{LowWater: Share{Percent: 90}},
+		},
 		Node: Node{
 			RunDir: "/run/berth", Account: "berth",
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
+			LiveJobs: []string{"squeue", "-h", "-tall", "-w%n", "-o%A"},
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},

@@ -134,6 +134,8 @@ func deref(at any) any {
 		return *v
 	case *Size:
 		return *v
+	case *Share:
+		return *v
 	case *int:
 		return *v
 	}
@@ -146,6 +148,8 @@ func plain(v any) any {
 	case time.Duration:
 		return trimDuration(v)
 	case Size:
+		return v.String()
+	case Share:
 		return v.String()
 	case []string:
 		if v == nil {

@@ -20,6 +20,8 @@ func assign(to, value any) error {
 		return assignList(to, value)
 	case *Size:
 		return assignSize(to, value)
+	case *Share:
+		return assignShare(to, value)
 	case *int:
 		return assignInt(to, value)
 	}
@@ -90,6 +92,8 @@ func format(at any) string {
 	case *time.Duration:
 		return quote(trimDuration(*v))
 	case *Size:
+		return quote(v.String())
+	case *Share:
 		return quote(v.String())
 	case *int:
 		return strconv.Itoa(*v)
