@@ -26,6 +26,9 @@ type Image struct {
 // Digest returns the digest of the image's manifest.
 func (im Image) Digest() Digest { return im.digest }
 
+// Key returns the name of the image's folder, "<hex>.<policy>".
+func (im Image) Key() string { return filepath.Base(im.dir) }
+
 // Dir returns the image's folder.
 func (im Image) Dir() string { return im.dir }
 
@@ -33,11 +36,20 @@ func (im Image) Dir() string { return im.dir }
 func (im Image) Rootfs() string { return filepath.Join(im.dir, RootfsName) }
 
 // Open opens the squashfs file for reading. An opened image stays readable
-// when the store removes it.
+// when the store removes it. The error is ErrNotFound when it has.
 func (im Image) Open() (*os.File, error) {
 	f, err := openRegular(im.Rootfs())
-	return f, siteError("open image", im.digest.String(), err)
+	return f, siteError("open image", im.digest.String(), missing(err))
 }
+
+// Tree returns where the image's files lie as a folder, if they do: in a
+// user's own store, on machines where users cannot mount.
+func (im Image) Tree() string {
+	return filepath.Join(im.dir, "..", "..", "..", treesName, im.Key())
+}
+
+// treeSuffix is what every path of the tree has in it.
+func (im Image) treeSuffix() string { return "/" + treesName + "/" + im.Key() }
 
 // Manifest is image.json: what runs need to know of an image.
 type Manifest struct {

@@ -40,7 +40,25 @@ func (s *Store) Lock(ctx context.Context, d Digest, waiting func()) (*Lock, erro
 			"another process on this machine is pulling this image; wait for it, or end it", err)
 	}
 	l := &Lock{store: s, key: Key(d), file: f}
+	l.forgetReservation()
 	s.sweep(l.key)
+	return l, nil
+}
+
+// tryLockKey is Lock for any policy's image, which does not wait: it returns
+// nil when somebody holds the lock.
+func (s *Store) tryLockKey(key string) (*Lock, error) {
+	f, err := s.openLock(key)
+	if err != nil {
+		return nil, siteError("lock image", key, err)
+	}
+	free, err := tryLock(f)
+	if err != nil || !free {
+		f.Close()
+		return nil, siteError("lock image", key, err)
+	}
+	l := &Lock{store: s, key: key, file: f}
+	l.forgetReservation()
 	return l, nil
 }
 
@@ -58,11 +76,13 @@ func (l *Lock) TempDir(uid, gid int) (string, error) {
 	return dir, siteError("make work folder", dir, err)
 }
 
-// Release removes the lock's work folders and gives the lock back. The lock
-// file stays: removing it would let two processes hold "the" lock at once.
+// Release removes the lock's work folders and its reservation and gives the
+// lock back. The lock file stays: removing it would let two processes hold
+// "the" lock at once.
 func (l *Lock) Release() error {
 	l.store.removeWork(l.key)
-	return l.file.Close()
+	l.forgetReservation()
+	return siteError("release the lock of image", l.key, l.file.Close())
 }
 
 func (s *Store) openLock(key string) (*os.File, error) {

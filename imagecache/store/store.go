@@ -4,7 +4,10 @@
 //	images/sha256/<hex>.<policy>/   rootfs.sqfs  image.json  record.json
 //	images/.new/                    folders on their way in
 //	tmp/                            one work folder per conversion
-//	locks/                          one lock file per digest and policy
+//	locks/                          one lock file per digest and policy; it
+//	                                holds what its holder has reserved
+//	keep/                           images that stay although nobody uses them
+//	unpacked/<hex>.<policy>/        in a user's store: images as folders
 //
 // What is below images/sha256 is complete, was synced to disk before it
 // got its name, and never changes, but for record.json, which is replaced by
@@ -42,7 +45,8 @@ const (
 	ConfigName = "image.json"
 	RecordName = "record.json"
 
-	newName = ".new" // the folder, beside that of the images, of what becomes one
+	newName   = ".new"     // the folder, beside that of the images, of what becomes one
+	treesName = "unpacked" // the folder of unpacked images
 )
 
 // ErrNotFound is the cause when an image is not in the store.
@@ -127,6 +131,8 @@ func (s *Store) imagesDir() string { return filepath.Join(s.root, "images", "sha
 func (s *Store) newDir() string    { return filepath.Join(s.root, "images", newName) }
 func (s *Store) tmpDir() string    { return filepath.Join(s.root, "tmp") }
 func (s *Store) locksDir() string  { return filepath.Join(s.root, "locks") }
+func (s *Store) keepDir() string   { return filepath.Join(s.root, "keep") }
+func (s *Store) treesDir() string  { return filepath.Join(s.root, treesName) }
 
 // Key returns the name of d's image folder: "<hex>.<policy>". It is the name
 // of the image's mount point on a managed node, too.

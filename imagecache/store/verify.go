@@ -7,9 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
 )
@@ -69,19 +66,4 @@ func (im Image) verify(ctx context.Context) error {
 		err = fmt.Errorf("its SHA-256 is %s, not %q", got, record.SHA256)
 	}
 	return err
-}
-
-// Remove takes im out of the store. The caller holds its lock. Who has the
-// file open or mounted keeps it.
-func (l *Lock) Remove(im Image) error {
-	dir, err := os.MkdirTemp(l.store.newDir(), l.key+".")
-	if err != nil {
-		return siteError("remove image", im.digest.String(), err)
-	}
-	// Replaces the empty folder, which os.Rename would not. What a crash
-	// leaves there, sweep removes.
-	if err := unix.Rename(im.dir, dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return siteError("remove image", im.digest.String(), err)
-	}
-	return siteError("remove image", im.digest.String(), errors.Join(syncDir(l.store.imagesDir()), os.RemoveAll(dir)))
 }
