@@ -111,7 +111,7 @@ func isOurs(err error) bool {
 // isLocal reports whether this machine's disk or limits are at fault.
 func isLocal(err error) bool {
 	for _, errno := range []unix.Errno{
-		unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EACCES, unix.EPERM,
+		unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EACCES, unix.EPERM,
 	} {
 		if errors.Is(err, errno) {
 			return true
@@ -129,7 +129,9 @@ func diagnose(ref Reference, err error) (fault.Blame, string) {
 	case errors.Is(err, context.Canceled):
 		return fault.Site, "it was interrupted; start it again"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return fault.Site, "make room on the disk that holds the store, or choose another folder for it"
+		return fault.Site, "make room on the disk that holds the store (berth gc, berth rm), or choose another folder for it"
+	case errors.Is(err, unix.EFBIG):
+		return fault.Site, "the image becomes larger than store.max_image in Berth's configuration, or a limit of this process (ulimit -f), allows; its admin can raise that"
 	case ref.kind != Registry:
 		return diagnoseFile(ref, err)
 	case isPath(err):

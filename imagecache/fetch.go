@@ -20,6 +20,12 @@ type FetchOptions struct {
 	// Parallel is how many layers are transferred at once; 0 means 3.
 	Parallel int
 	Progress ProgressFunc // may be nil
+	// Reserve, which may be nil, is asked once whether so many bytes may be
+	// written, before the first byte of a layer is asked for. Its error ends
+	// the fetch. Pull sets it.
+	Reserve func(ctx context.Context, bytes int64) error
+	// Space keeps Pull's store within its limits; nil for none.
+	Space *store.Space
 	// Version is Berth's version, for the record.
 	Version string
 }
@@ -51,6 +57,11 @@ func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	im, err := openImage(ctx, src, d, orHost(opts.Platform))
 	if err != nil {
 		return err
+	}
+	if opts.Reserve != nil {
+		if err := opts.Reserve(ctx, expectedBytes(im, src.local(), opts.Converter)); err != nil {
+			return err
+		}
 	}
 	for {
 		err = transfer(ctx, src, im, dir, report, clock, ref, opts)

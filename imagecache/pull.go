@@ -55,11 +55,8 @@ func pullLocked(ctx context.Context, s *store.Store, ref Reference, d store.Dige
 	if im, err := s.Get(d); err == nil {
 		return im, nil
 	}
-	dir, err := lock.TempDir(os.Geteuid(), os.Getegid())
+	dir, err := fetchInto(ctx, lock, ref, d, opts)
 	if err != nil {
-		return store.Image{}, err
-	}
-	if err := Fetch(ctx, ref, d, dir, opts); err != nil {
 		return store.Image{}, err
 	}
 	report.report(Progress{Phase: PhasePublish})
@@ -68,5 +65,11 @@ func pullLocked(ctx context.Context, s *store.Store, ref Reference, d store.Dige
 		return store.Image{}, fault.Wrap("publish image", d.String(), fault.Site, "look at the store's folder", err)
 	}
 	defer work.Close()
-	return s.Publish(work, d, os.Geteuid())
+	im, err = s.Publish(work, d, os.Geteuid())
+	if err == nil {
+		// What we hold the lock of stays. The image is there: it matters less
+		// whether the store now takes too much.
+		_, _ = opts.Space.Trim(ctx)
+	}
+	return im, err
 }

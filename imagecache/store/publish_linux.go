@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,7 +93,8 @@ func take(work, to *os.File, name string, stager int) error {
 	if err := checkFile(fd, stager); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444)); err != nil {
+	now := unix.NsecToTimeval(time.Now().UnixNano()) // see Image.LastUse
+	if err := errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o444), unix.Futimes(fd, []unix.Timeval{now, now})); err != nil {
 		return err
 	}
 	return f.Sync()

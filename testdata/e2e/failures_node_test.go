@@ -72,11 +72,11 @@ var breakages = []breakage{
 
 	{
 		name: "disk full", breaks: smallDir + "size=600k tmpfs " + store, mends: "umount " + store,
-		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`,
+		cause: `make room in /var/lib/berth: .* are needed`, fix: `remove images that nobody needs`,
 	},
 	{
 		name: "disk full a little later", breaks: smallDir + "size=1000k tmpfs " + store, mends: "umount " + store,
-		cause: `pull .*no space left on device`, fix: `make room on the disk that holds the store`,
+		cause: `(pull .*no space left on device|make room in /var/lib/berth: .* are needed)`, fix: `(make room on the disk that holds the store|remove images that nobody needs)`,
 	},
 	{
 		name: "out of inodes", breaks: smallDir + "size=60m,nr_inodes=8 tmpfs " + store, mends: "umount " + store,
