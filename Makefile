@@ -34,6 +34,7 @@ demo: deps build ## a 3-node Slurm cluster runs a bioinformatics job array in an
 	testdata/demo/demo
 
 bench: deps build ## measure; see docs/benchmarks.md
+	tools/deps bench
 	testdata/bench/bench
 
 lint: ## gofumpt, staticcheck, vet, shellcheck

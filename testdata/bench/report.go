@@ -28,8 +28,9 @@ type Line struct {
 
 // A Report is all of one run.
 type Report struct {
-	Machine string `json:"machine"`
-	Lines   []Line `json:"lines"`
+	Machine string  `json:"machine"`
+	Tables  []Table `json:"tables,omitempty"`
+	Lines   []Line  `json:"lines"`
 }
 
 // A comparison is how a line is made of pairs.
@@ -119,6 +120,9 @@ func (r Report) write(dir string) error {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n\n", r.Machine)
+	for _, t := range r.Tables {
+		fmt.Fprintf(&text, "%s\n", t)
+	}
 	for _, l := range r.Lines {
 		fmt.Fprintf(&text, "%s\n", l)
 	}

@@ -29,6 +29,10 @@ type Sample struct {
 	CPU     float64 `json:"cpu"`
 	Code    int     `json:"code"`
 	Out     string  `json:"out,omitempty"`
+	// Of pulls only: the largest resident set of one process and what was
+	// written to disks, in bytes.
+	RSS     float64 `json:"rss,omitempty"`
+	Written float64 `json:"written,omitempty"`
 }
 
 // oneRun bounds a single run.
@@ -48,10 +52,15 @@ func order(vs []Variant, round int) []Variant {
 // interleave runs every variant once to warm up, and then rounds of all
 // variants: A B, B A, A B, … It ends early, after whole rounds, with ctx.
 func interleave(ctx context.Context, rounds int, vs []Variant, run func(Variant) Sample) []Sample {
-	var samples []Sample
 	for _, v := range vs {
 		run(v)
 	}
+	return inTurns(ctx, rounds, vs, run)
+}
+
+// inTurns is interleave without warming up.
+func inTurns(ctx context.Context, rounds int, vs []Variant, run func(Variant) Sample) []Sample {
+	var samples []Sample
 	for round := range rounds {
 		if ctx.Err() != nil {
 			break

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Targets of a cold pull of the large image, and of a warm one.
+const (
+	mostCPU      = 0.6 // of podman's
+	mostWall     = 1.0 // of podman's
+	mostRSS      = 150 // MiB
+	mostWritten  = 1.1 // of the finished image
+	mostRequests = 1
+	mostWarmCPU  = 30 // ms
+	warmPulls    = 20
+)
+
+const (
+	smallImage = "bio"
+	largeImage = "science"
+)
+
+// pull compares what an image costs until it can be run, from a registry on
+// this machine that speaks HTTPS, as root.
+func (b *bench) pull(ctx context.Context) error {
+	dir := filepath.Join(b.work, "pull")
+	reg, err := startRegistry(ctx, b.work, dir, smallImage+":1", largeImage+":1")
+	if err != nil {
+		return err
+	}
+	defer reg.stop()
+	site := pullSite{reg.host, reg.ca, filepath.Join(dir, "home"), filepath.Join(b.work, "bin")}
+	for _, image := range []struct {
+		name   string
+		rounds int
+		limit  time.Duration // after which no round begins
+	}{
+		{smallImage, max(b.rounds/6, 3), 4 * time.Second * time.Duration(b.rounds)},
+		{largeImage, max(b.rounds/10, 1), 12 * time.Second * time.Duration(b.rounds)},
+	} {
+		if err := b.pullImage(ctx, site, image.name, image.rounds, image.limit); err != nil {
+			return err
+		}
+	}
+	if err := b.warmPulls(ctx, site, reg); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+func (b *bench) pullImage(ctx context.Context, site pullSite, image string, rounds int, limit time.Duration) error {
+	var there []puller
+	var variants []Variant
+	table := Table{
+		Title:   "pull " + image + ", medians",
+		Columns: []string{"wall s", "CPU s", "RSS MiB", "written MB"},
+	}
+	for _, p := range pullers() {
+		if why := p.missing(); why != "" {
+			table.Rows = append(table.Rows, Row{Name: p.name, Missing: why})
+			continue
+		}
+		there, variants = append(there, p), append(variants, Variant{Name: p.name})
+	}
+	size, err := b.imageSize(ctx, site, image) // and what the registry reads is in memory
+	if err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var failed error
+	samples := inTurns(bounded, rounds, variants, func(v Variant) Sample {
+		p := there[slices.IndexFunc(there, func(p puller) bool { return p.name == v.Name })]
+		s, err := site.run(ctx, p, image+":1")
+		failed = errors.Join(failed, err)
+		return s
+	})
+	if failed != nil {
+		return failed
+	}
+	for _, p := range there {
+		table.Rows = append(table.Rows, pullRow(p.name, samples))
+	}
+	table.Rows = append(table.Rows, Row{Name: "enroot, apptainer", Missing: "not in Debian, so not available here"})
+	b.report.Tables = append(b.report.Tables, table)
+	fmt.Println(table)
+	return b.pullTargets(image, size, samples)
+}
+
+func pullRow(name string, samples []Sample) Row {
+	columns := make([][]float64, 4)
+	for _, s := range samples {
+		if s.Variant == name && s.Code == 0 {
+			for i, v := range []float64{s.Wall, s.CPU, s.RSS / (1 << 20), s.Written / 1e6} {
+				columns[i] = append(columns[i], v)
+			}
+		}
+	}
+	r := Row{Name: name, N: len(columns[0])}
+	if r.N == 0 {
+		r.Missing = firstFailure(slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Variant != name }))
+		return r
+	}
+	for _, c := range columns {
+		r.Values = append(r.Values, median(c))
+	}
+	return r
+}
+
+// pullTargets holds the large image to the targets; of the small one the
+// same is printed without.
+func (b *bench) pullTargets(image string, size float64, samples []Sample) error {
+	targets := map[bool][]float64{true: {mostCPU, mostWall, mostRSS, mostWritten}, false: {0, 0, 0, 0}}[image == largeImage]
+	c := comparison{section: "pull " + image, unit: "s", base: podman, ours: streams, scale: 1, statistic: "ratio"}
+	var failed []error
+	if slices.ContainsFunc(samples, func(s Sample) bool { return s.Variant == podman && s.Code == 0 }) {
+		c.name, c.target = "CPU time", targets[0]
+		failed = append(failed, b.compare(c, samples, cpu))
+		c.name, c.target = "wall time", targets[1]
+		failed = append(failed, b.compare(c, samples, wall))
+	}
+	c.base, c.unit, c.statistic = "", "MiB", "median"
+	c.name, c.scale, c.target = "largest process", 1.0/(1<<20), targets[2]
+	failed = append(failed, b.compare(c, samples, func(s Sample) (float64, bool) { return s.RSS, true }))
+	c.name, c.unit, c.scale, c.target = "bytes written, of the finished image", "times", 1/size, targets[3]
+	failed = append(failed, b.compare(c, samples, func(s Sample) (float64, bool) { return s.Written, true }))
+	return errors.Join(failed...)
+}
+
+// imageSize pulls an image and returns the size of its file in bytes.
+func (b *bench) imageSize(ctx context.Context, site pullSite, image string) (float64, error) {
+	s, err := site.run(ctx, pullers()[0], image+":1")
+	if err == nil && s.Code != 0 {
+		err = fmt.Errorf("pull %s: %s", image, s.Out)
+	}
+	if err != nil {
+		return 0, err
+	}
+	found, _ := filepath.Glob(filepath.Join(site.work, "user/.cache/berth/images/sha256/*/rootfs.sqfs")) // the pattern is fixed
+	if len(found) != 1 {
+		return 0, fmt.Errorf("%d images in the store, want one", len(found))
+	}
+	info, err := os.Stat(found[0])
+	if err != nil {
+		return 0, err
+	}
+	return float64(info.Size()), nil
+}
+
+// warmPulls pulls what is there. It ends the registry: only then are all
+// requests in its log.
+func (b *bench) warmPulls(ctx context.Context, site pullSite, reg *registryProcess) error {
+	berth := pullers()[0]
+	if _, err := site.run(ctx, berth, smallImage+":1"); err != nil {
+		return err
+	}
+	before, err := reg.requests()
+	if err != nil {
+		return err
+	}
+	var samples []Sample
+	for round := range warmPulls {
+		s := site.again(ctx, berth, smallImage+":1")
+		s.Variant, s.Round = streams, round
+		samples = append(samples, s)
+	}
+	if err := reg.stop(); err != nil {
+		return err
+	}
+	after, err := reg.requests()
+	if err != nil {
+		return err
+	}
+	c := comparison{section: "pull what is there", ours: streams, statistic: "median", scale: 1000, unit: "ms"}
+	c.name, c.target = "CPU time", mostWarmCPU
+	failed := b.compare(c, samples, cpu)
+	c.name, c.target = "wall time", 0
+	failed = errors.Join(failed, b.compare(c, samples, wall))
+	c.name, c.scale, c.unit, c.target = "requests to the registry", 1, "requests", mostRequests
+	each := float64(after-before) / warmPulls
+	return errors.Join(failed, b.compare(c, samples, func(Sample) (float64, bool) { return each, true }))
+}
+
+// registryProcess is a registry on loopback, with a log.
+type registryProcess struct {
+	cmd           *exec.Cmd
+	host, ca, log string
+}
+
+// startRegistry serves images that are in the cache or are built.
+func startRegistry(ctx context.Context, programs, dir string, images ...string) (*registryProcess, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	r := &registryProcess{ca: filepath.Join(dir, "ca.pem"), log: filepath.Join(dir, "log")}
+	ready := filepath.Join(dir, "ready")
+	// Two after the other in one folder: images are pushed by plain HTTP.
+	blobs := filepath.Join(dir, "registry")
+	if err := r.start(ctx, ready, filepath.Join(programs, "registry"), "--dir", blobs, "--ready-file", ready); err != nil {
+		return nil, err
+	}
+	push := append([]string{"push", "--registry", r.host}, images...)
+	_, err := output(exec.CommandContext(ctx, filepath.Join(programs, "test-images"), push...), nil)
+	if err := errors.Join(err, r.stop(), os.Remove(ready)); err != nil {
+		return nil, err
+	}
+	return r, r.start(ctx, ready, filepath.Join(programs, "registry"), "--dir", blobs, "--ready-file", ready, "--ca-file", r.ca, "--log", r.log)
+}
+
+func (r *registryProcess) start(ctx context.Context, ready string, args ...string) error {
+	r.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
+	r.cmd.Cancel = func() error { return r.cmd.Process.Signal(syscall.SIGTERM) }
+	r.cmd.WaitDelay = 5 * time.Second
+	r.cmd.Stderr = os.Stderr
+	if err := r.cmd.Start(); err != nil {
+		return err
+	}
+	tick, last := time.NewTicker(10*time.Millisecond), time.After(20*time.Second)
+	defer tick.Stop()
+	for {
+		if host, err := os.ReadFile(ready); err == nil {
+			r.host = string(bytes.TrimSpace(host))
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-last:
+			return errors.Join(errors.New("the registry does not answer"), r.stop())
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), r.stop())
+		}
+	}
+}
+
+// stop ends the registry. A second call does nothing.
+func (r *registryProcess) stop() error {
+	if r.cmd.ProcessState != nil {
+		return nil
+	}
+	return errors.Join(r.cmd.Process.Signal(syscall.SIGTERM), r.cmd.Wait())
+}
+
+// requests counts the lines of the log.
+func (r *registryProcess) requests() (int, error) {
+	raw, err := os.ReadFile(r.log)
+	return bytes.Count(raw, []byte("\n")), err
+}
