@@ -38,6 +38,10 @@ type Creation struct {
 	Stage *Stage
 	// Squashfs is the image's file for an image of kind RootFUSE.
 	Squashfs *os.File
+	// Hold stays open for as long as the container lives, if its image is
+	// served by FUSE; may be nil. The server has it, which ends with the
+	// container.
+	Hold *os.File
 }
 
 // Create builds the container. Building happens in a process of the user's
@@ -129,9 +133,9 @@ func (c *Creation) serve(ctx context.Context, files []*os.File, offset int64) er
 	defer closeAll(files)
 	switch {
 	case c.Request.Image.Kind == RootFUSE && len(files) == 1:
-		return serveSquashfs(ctx, c.Squashfs, 0, files[0], c.Request.User)
+		return c.serveSquashfs(ctx, c.Squashfs, 0, files[0])
 	case c.Request.Image.Kind == RootFile && len(files) == 2:
-		return serveSquashfs(ctx, files[1], offset, files[0], c.Request.User)
+		return c.serveSquashfs(ctx, files[1], offset, files[0])
 	}
 	return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
 }

@@ -13,12 +13,12 @@ import (
 
 // serveSquashfs starts squashfuse_ll for image, whose squashfs begins at offset,
 // on the FUSE descriptor dev,
-// which `berth-create inside` has mounted. The server runs as user when root
+// which `berth-create inside` has mounted. The server runs as the user when root
 // calls this and as the caller otherwise; it leaves the caller's session,
 // holds no namespace of the container and ends by itself when the container
 // does. It needs squashfuse_ll with libfuse 3.3 or later (the mount point
 // /dev/fd/N): every distribution since 2019.
-func serveSquashfs(ctx context.Context, image *os.File, offset int64, dev *os.File, user User) error {
+func (c *Creation) serveSquashfs(ctx context.Context, image *os.File, offset int64, dev *os.File) error {
 	program, err := exec.LookPath("squashfuse_ll")
 	if err != nil {
 		return fault.Wrap("mount the image", "", fault.Site, "install the squashfuse package on "+hostname(), err)
@@ -29,8 +29,11 @@ func serveSquashfs(ctx context.Context, image *os.File, offset int64, dev *os.Fi
 	cmd.Dir = "/"
 	cmd.Stderr = &output
 	cmd.ExtraFiles = []*os.File{image, dev}
+	if c.Hold != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.Hold)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if os.Geteuid() != user.UID {
+	if user := c.Request.User; os.Geteuid() != user.UID {
 		cmd.SysProcAttr.Credential = credential(user)
 	}
 	if err := cmd.Run(); err != nil { // it forks into the background once it serves

@@ -12,6 +12,9 @@ type Request struct {
 	Work  string `json:"work"` // an existing empty folder that a tmpfs may cover
 	// Writable asks for a root file system that can be changed, in memory.
 	Writable bool `json:"writable,omitempty"`
+	// Changes is a folder of the user's (see package changes) that keeps what
+	// was changed in the root file system. Without one, changes stay in memory.
+	Changes string `json:"changes,omitempty"`
 	// SiteMounts come from the admin, Mounts from the user (Slurm's option
 	// values, SRC:DST[:FLAGS][,...]); both are raw text.
 	SiteMounts []string `json:"siteMounts,omitempty"`

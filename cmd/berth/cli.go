@@ -15,16 +15,17 @@ type cli struct {
 	LogLevel string   `enum:"error,warn,info,debug" default:"warn" help:"Least important messages to print (${enum})."`
 	Progress string   `enum:"auto,bar,lines,none" default:"auto" help:"How to show progress (${enum})."`
 
-	Run     runCmd     `cmd:"" help:"Run a command in an image."`
-	Pull    pullCmd    `cmd:"" help:"Get an image and keep it ready."`
-	Images  imagesCmd  `cmd:"" help:"List the images at hand."`
-	Inspect inspectCmd `cmd:"" help:"Show what an image is and where it came from."`
-	Verify  verifyCmd  `cmd:"" help:"Read the images at hand and find damaged ones."`
-	Resolve resolveCmd `cmd:"" help:"Print the digest that a reference stands for."`
-	Node    nodeCmd    `cmd:"" help:"What a node of a cluster does before and after a job."`
-	Doctor  doctorCmd  `cmd:"" help:"Find out what keeps Berth from working on this machine."`
-	Config  configCmd  `cmd:"" help:"Show and explain settings."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Run        runCmd        `cmd:"" help:"Run a command in an image."`
+	Pull       pullCmd       `cmd:"" help:"Get an image and keep it ready."`
+	Images     imagesCmd     `cmd:"" help:"List the images at hand."`
+	Inspect    inspectCmd    `cmd:"" help:"Show what an image is and where it came from."`
+	Verify     verifyCmd     `cmd:"" help:"Read the images at hand and find damaged ones."`
+	Containers containersCmd `cmd:"" help:"List and remove containers that have a name (berth run --name)."`
+	Resolve    resolveCmd    `cmd:"" help:"Print the digest that a reference stands for."`
+	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
+	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
+	Config     configCmd     `cmd:"" help:"Show and explain settings."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 
 const description = `Run container images on clusters, or anywhere else: no root, no daemon.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -17,8 +18,10 @@ import (
 // is pulled into the user's own store, mounted by FUSE or unpacked, and the
 // process becomes the command.
 type runCmd struct {
-	imageRef
+	Image     string   `arg:"" optional:"" name:"image" help:"The image, as for berth pull, or the path of a squashfs or SIF file. It may be left out for a container that has a name already."`
 	Command   []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments. Without one, what the image says."`
+	Platform  string   `placeholder:"OS/ARCH" help:"Take the image for this platform instead of this machine's."`
+	Name      string   `placeholder:"NAME" help:"Keep what is changed in the root file system, and go on with it the next time: a container of this name. Without IMAGE: berth run --name NAME -- COMMAND."`
 	Mount     []string `short:"v" sep:"none" placeholder:"SRC:DST[:FLAGS]" help:"Show a path of the host in the container; repeatable. FLAGS, joined by +: ro, rw, nosuid, noexec, and others of mount(8)."`
 	Workdir   string   `placeholder:"PATH" help:"Start in this folder of the container."`
 	Env       []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
@@ -34,13 +37,17 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	c.splitCommand(s.args)
 	if err := c.check(); err != nil {
 		return err
 	}
-	if imageIsFile(c.Image) {
+	switch {
+	case c.Name != "":
+		return c.runNamed(ctx, s, cfg)
+	case imageIsFile(c.Image):
 		return c.runFile(ctx, s, cfg)
 	}
-	image, err := s.pull(ctx, cfg, &c.imageRef)
+	image, err := s.pull(ctx, cfg, c.imageRef())
 	if err != nil {
 		return err
 	}
@@ -52,11 +59,12 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return c.become(ctx, s, cfg, image, argv)
+	return c.become(ctx, s, cfg, image, nil, argv)
 }
 
-// become builds the container and turns the process into argv inside.
-func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, argv []string) error {
+// become builds the container and turns the process into argv inside. kept is
+// nil for a container without a name.
+func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, kept *keptContainer, argv []string) error {
 	req, err := c.request(s, cfg)
 	if err != nil {
 		return err
@@ -70,7 +78,13 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 	}
 	defer rootfs.Close()
 	defer settings.Close()
-	return c.start(ctx, s, &launcher.Creation{Request: req, Config: settings, Squashfs: rootfs}, argv)
+	creation := &launcher.Creation{Request: req, Config: settings, Squashfs: rootfs}
+	if kept != nil {
+		if err := kept.use(creation, !c.ReadOnly); err != nil {
+			return err
+		}
+	}
+	return c.start(ctx, s, creation, argv)
 }
 
 // start completes and runs a creation, and turns the process into argv inside.
@@ -151,6 +165,12 @@ func (s *session) root(ctx context.Context, cfg *config.Config, image store.Imag
 
 // check refuses, before anything is pulled, what cannot work.
 func (c *runCmd) check() error {
+	if c.Image == "" && c.Name == "" {
+		return &fault.Error{
+			Op: "run", Blame: fault.User, Err: errors.New("no image given"),
+			Remedy: "usage: berth run [flags] IMAGE [COMMAND ...] (more: berth run --help)",
+		}
+	}
 	for _, v := range c.Env {
 		if name, _, _ := strings.Cut(v, "="); name == "" {
 			return &fault.Error{
@@ -174,7 +194,7 @@ func (c *runCmd) argv(image store.Config) ([]string, error) {
 	if len(command) == 0 {
 		return nil, &fault.Error{
 			Op: "run", Arg: c.Image, Blame: fault.User, Err: errors.New("the image names no command"),
-			Remedy: "say which: berth run " + c.Image + " COMMAND",
+			Remedy: "say which: berth run " + cmp.Or(c.Image, "--name "+c.Name+" --") + " COMMAND",
 		}
 	}
 	return command, nil

@@ -74,7 +74,10 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 // overlay under them.
 func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, error) {
 	lookUp(&req.User)
-	if err := writeAccounts(req, r.image, r.work); err != nil {
+	if err := r.look(); err != nil {
+		return nil, err
+	}
+	if err := writeAccounts(req, r.tree, r.work); err != nil {
 		return nil, err
 	}
 	all, err := plan(req, r.work)
@@ -90,6 +93,9 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, erro
 		return nil, err
 	}
 	if err := r.addWorkdir(image.Config.WorkingDir); err != nil {
+		return nil, err
+	}
+	if err := r.keepTimes(); err != nil {
 		return nil, err
 	}
 	return binds, r.mount(req.Writable)

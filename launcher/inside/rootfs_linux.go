@@ -16,9 +16,18 @@ import (
 // A rootfs is the assembled tree of one container: the image below, a layer
 // of mount points (and of changes, if writable) above.
 type rootfs struct {
-	work  string // tmpfs of this container
-	image string // the image's tree
-	path  string // the container's root
+	work    string  // tmpfs of this container
+	image   string  // the image's tree
+	tree    string  // what the container's root shows before anything is mounted in it
+	path    string  // the container's root
+	changes string  // folder that keeps changes; "" for none
+	points  []point // what the layer of mount points has
+}
+
+// A point is a mount point that the tree lacks.
+type point struct {
+	rel   string
+	isDir bool
 }
 
 // newRootfs covers req.Work with a tmpfs of the user's own. The tmpfs, like
@@ -29,7 +38,7 @@ func newRootfs(req *launcher.Request) (*rootfs, error) {
 	if err := unix.Mount("tmpfs", req.Work, "tmpfs", flags, "mode=0755"); err != nil {
 		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "ask the administrator: tmpfs in user namespaces needs Linux 3.9 and no security module that forbids it")
 	}
-	r := &rootfs{work: req.Work, image: req.Image.Path, path: filepath.Join(req.Work, "rootfs")}
+	r := &rootfs{work: req.Work, image: req.Image.Path, path: filepath.Join(req.Work, "rootfs"), changes: req.Changes}
 	for _, d := range []string{"points", "scratch", "rootfs", "state"} {
 		if err := os.Mkdir(filepath.Join(r.work, d), 0o755); err != nil {
 			return nil, err
@@ -61,6 +70,25 @@ func (r *rootfs) addPoints(binds []bind) error {
 	return nil
 }
 
+// keepTimes gives the folders of the layer of mount points the times that they
+// have in the tree: what is changed in them later begins as their copy.
+func (r *rootfs) keepTimes() error {
+	seen := map[string]bool{}
+	for _, p := range r.points {
+		for dir := filepath.Dir(p.rel); dir != "." && !seen[dir]; dir = filepath.Dir(dir) {
+			seen[dir] = true
+			st, err := os.Lstat(filepath.Join(r.tree, dir))
+			if err != nil {
+				continue // new, too
+			}
+			if err := os.Chtimes(filepath.Join(r.work, "points", dir), st.ModTime(), st.ModTime()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // yield drops the binds that must not hide anything of the image.
 func (r *rootfs) yield(binds []bind) []bind {
 	return slices.DeleteFunc(binds, func(b bind) bool {
@@ -71,7 +99,7 @@ func (r *rootfs) yield(binds []bind) []bind {
 		if err != nil || rel == "" {
 			return true
 		}
-		_, err = os.Lstat(filepath.Join(r.image, rel))
+		_, err = os.Lstat(filepath.Join(r.tree, rel))
 		return err == nil
 	})
 }
@@ -79,11 +107,11 @@ func (r *rootfs) yield(binds []bind) []bind {
 // resolve follows the symbolic links of the image in p and returns the path
 // within the image, without a leading slash.
 func (r *rootfs) resolve(p string) (string, error) {
-	full, err := securejoin.SecureJoin(r.image, p)
+	full, err := securejoin.SecureJoin(r.tree, p)
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimPrefix(strings.TrimPrefix(full, r.image), "/"), nil
+	return strings.TrimPrefix(strings.TrimPrefix(full, r.tree), "/"), nil
 }
 
 // addWorkdir makes the image's own WorkingDir when the image lacks it, as
@@ -113,9 +141,10 @@ func sourceIsDir(b *bind) (bool, error) {
 // addPoint makes rel in the layer unless the image has it in the right form.
 // Folders on the way keep the mode they have in the image.
 func (r *rootfs) addPoint(rel string, isDir bool) error {
-	if ok, err := exists(filepath.Join(r.image, rel), isDir); ok || err != nil {
+	if ok, err := exists(filepath.Join(r.tree, rel), isDir); ok || err != nil {
 		return err
 	}
+	r.points = append(r.points, point{rel, isDir})
 	parts := strings.Split(rel, "/")
 	for i := range parts {
 		p := filepath.Join(parts[:i+1]...)
@@ -150,7 +179,7 @@ func exists(p string, isDir bool) (bool, error) {
 
 func (r *rootfs) addDir(rel string) error {
 	mode := os.FileMode(0o755)
-	if st, err := os.Lstat(filepath.Join(r.image, rel)); err == nil {
+	if st, err := os.Lstat(filepath.Join(r.tree, rel)); err == nil {
 		if !st.IsDir() {
 			return errors.New("a file is in the way")
 		}
@@ -177,6 +206,9 @@ func (r *rootfs) addFile(rel string) error {
 // need Linux 5.11.
 func (r *rootfs) mount(writable bool) error {
 	points := filepath.Join(r.work, "points")
+	if r.changes != "" {
+		return r.mountChanges(points)
+	}
 	if writable { // changes stay in the tmpfs
 		return overlay(r.path, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,userxattr",
 			escape(r.image), escape(points), escape(filepath.Join(r.work, "scratch"))))
