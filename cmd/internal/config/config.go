@@ -24,6 +24,7 @@ const Dir = "/etc/berth"
 // A Config holds every setting. See settings.go for what each one means.
 type Config struct {
 	Store     Store
+	Cluster   Cluster
 	Node      Node
 	Resolve   Resolve
 	Container Container

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -169,7 +170,7 @@ func Settings() []Setting {
 			Doc: "The proxy for this registry and where it redirects to, instead of network.proxy; \"direct\" for none.",
 			at:  func(c *Config, host string) any { return &c.registry(host).Proxy },
 		},
-	}, networkSettings()...)
+	}, slices.Concat(clusterSettings(), networkSettings())...)
 }
 
 // defaults returns the built-in values.
@@ -180,6 +181,7 @@ func defaults() *Config {
 			Space:     Space{LowWater: Share{Percent: 90}, MinFree: Share{Percent: 5}},
 			UserSpace: Space{LowWater: Share{Percent: 90}},
 		},
+		Cluster: defaultCluster(),
 		Node: Node{
 			RunDir: "/run/berth", Account: "berth",
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
