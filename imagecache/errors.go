@@ -110,9 +110,18 @@ func isOurs(err error) bool {
 
 // isLocal reports whether this machine's disk or limits are at fault.
 func isLocal(err error) bool {
-	for _, errno := range []unix.Errno{
-		unix.ENOSPC, unix.EDQUOT, unix.EFBIG, unix.EIO, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EACCES, unix.EPERM,
-	} {
+	return isErrno(err, unix.EFBIG, unix.ENOMEM, unix.EMFILE, unix.ENFILE) || IsDisk(err)
+}
+
+// IsDisk reports whether err comes from a file system: full, read-only, gone,
+// or not the caller's to write.
+func IsDisk(err error) bool {
+	return isErrno(err, unix.ENOSPC, unix.EDQUOT, unix.EIO, unix.EROFS, unix.EACCES, unix.EPERM,
+		unix.ESTALE, unix.ENOTCONN, unix.EREMOTEIO)
+}
+
+func isErrno(err error, any ...unix.Errno) bool {
+	for _, errno := range any {
 		if errors.Is(err, errno) {
 			return true
 		}

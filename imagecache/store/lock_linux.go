@@ -18,11 +18,13 @@ import (
 const lockPoll = 50 * time.Millisecond
 
 // A Lock is the right to convert one image. The kernel drops it when the
-// process that holds it ends, however it ends.
+// process that holds it ends, however it ends; in a cluster's store the others
+// find out by themselves (linker).
 type Lock struct {
 	store *Store
 	key   string
 	file  *os.File
+	link  *heldLink // instead of file, in a cluster's store
 }
 
 // Lock waits for the right to convert d, until ctx ends, and then removes what
@@ -66,7 +68,7 @@ func (s *Store) tryLockKey(key string) (*Lock, error) {
 // uid and gid only. Pass os.Geteuid and os.Getegid for a store of one's own;
 // root passes those of the account that pulls. It is removed by Release.
 func (l *Lock) TempDir(uid, gid int) (string, error) {
-	dir, err := os.MkdirTemp(l.store.tmpDir(), l.key+".")
+	dir, err := os.MkdirTemp(l.store.tmpDir(), l.workPrefix())
 	if err != nil {
 		return "", siteError("make work folder in", l.store.tmpDir(), err)
 	}
@@ -80,6 +82,10 @@ func (l *Lock) TempDir(uid, gid int) (string, error) {
 // lock back. The lock file stays: removing it would let two processes hold
 // "the" lock at once.
 func (l *Lock) Release() error {
+	if l.link != nil {
+		l.store.removeLinked(l.workPrefix())
+		return l.link.release()
+	}
 	l.store.removeWork(l.key)
 	l.forgetReservation()
 	return siteError("release the lock of image", l.key, l.file.Close())

@@ -1,0 +1,491 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/fault"
+)
+
+// clusterEnv makes TestClusterNode a node of its own, with a part to play.
+const clusterEnv = "BERTH_TEST_CLUSTER_NODE"
+
+// A part is what a process does as a node of a cluster: it calls Ensure.
+type part struct {
+	Root, Host string
+	Stale      time.Duration
+	Work       time.Duration // how long filling takes
+	KillAt     string        // the step of filling at which the process kills itself
+	StopAt     string        // or stops itself until it gets SIGCONT
+	Fail       string        // filling fails: "user", "site", "unusable"
+	Reader     bool
+	NoFlock    bool // flock(2) fails with ENOSYS
+}
+
+// TestClusterNode is not a test, but a node in the others.
+func TestClusterNode(t *testing.T) {
+	text := os.Getenv(clusterEnv)
+	if text == "" {
+		t.Skip("a part of other tests")
+	}
+	var p part
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.NoFlock {
+		forbidFlock(t)
+	}
+	if err := p.play(testContext(t)); err != nil {
+		fmt.Printf("failed: %s\n", err)
+		return
+	}
+	fmt.Println("has it")
+}
+
+func (p part) options() ClusterOptions {
+	return ClusterOptions{Host: p.Host, Writer: !p.Reader, Stale: p.Stale, Lease: time.Hour, RemoveDelay: 0}
+}
+
+func (p part) play(ctx context.Context) error {
+	c, err := OpenCluster(ctx, p.Root, p.options())
+	if err != nil {
+		return err
+	}
+	c.step = p.at
+	src, err := c.Ensure(ctx, digest('a'), func(host, line string) {}, func(ctx context.Context, l *Lock) error {
+		return p.fill(ctx, c, l)
+	})
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return src.Verify(ctx)
+}
+
+// at ends or stops the process if its part says so.
+func (p part) at(step string) {
+	switch step {
+	case p.KillAt:
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
+	case p.StopAt:
+		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+	}
+}
+
+func (p part) fill(ctx context.Context, c *Cluster, l *Lock) error {
+	if err := note(p.Root+".fills", p.Host); err != nil {
+		return err
+	}
+	p.at("locked")
+	l.SetProgress("layer 1 of 1")
+	if err := sleep(ctx, p.Work); err != nil {
+		return err
+	}
+	switch p.Fail {
+	case "user":
+		return &fault.Error{Op: "pull", Blame: fault.User, Err: errors.New("no such image")}
+	case "site":
+		return &fault.Error{Op: "pull", Blame: fault.Site, Err: errors.New("registry down")}
+	case "unusable":
+		return fmt.Errorf("%w: disk full", ErrUnusable)
+	}
+	return publishLocked(c.Store, l, digest('a'), p.at)
+}
+
+// note adds a line to a file that many processes write.
+func note(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line + "\n")
+	return errors.Join(err, f.Close())
+}
+
+const contents = "squashfs"
+
+func publishLocked(s *Store, l *Lock, d Digest, at func(string)) error {
+	dir, err := l.TempDir(os.Geteuid(), os.Getegid())
+	if err != nil {
+		return err
+	}
+	at("made work folder")
+	sum := sha256.Sum256([]byte(contents))
+	err = errors.Join(
+		os.WriteFile(filepath.Join(dir, RootfsName), []byte(contents), 0o600),
+		WriteJSON(filepath.Join(dir, ConfigName), 0o600, Manifest{Digest: d, OS: "linux", Config: Config{Env: []string{"A=B"}}}),
+		WriteJSON(filepath.Join(dir, RecordName), 0o600, Record{
+			Digest: d, References: []string{"r"}, Squashed: int64(len(contents)), SHA256: hex.EncodeToString(sum[:]),
+		}))
+	if err != nil {
+		return err
+	}
+	at("wrote")
+	work, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer work.Close()
+	if _, err := s.Publish(work, d, os.Geteuid()); err != nil {
+		return err
+	}
+	at("published")
+	return nil
+}
+
+// A crowd is a folder that many nodes share.
+type crowd struct {
+	t    *testing.T
+	root string
+}
+
+func newCrowd(t *testing.T) *crowd {
+	t.Helper()
+	dir := t.TempDir()
+	c := &crowd{t: t, root: filepath.Join(dir, "cluster")}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(c.root, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// start has a process play p.
+func (c *crowd) start(p part) *exec.Cmd {
+	c.t.Helper()
+	p.Root = c.root
+	if p.Stale == 0 {
+		p.Stale = 600 * time.Millisecond
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(testContext(c.t), "/proc/self/exe", "-test.run=^TestClusterNode$")
+	cmd.Env = append(os.Environ(), clusterEnv+"="+string(text))
+	cmd.Stdout, cmd.Stderr = &bytes.Buffer{}, os.Stderr
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	return cmd
+}
+
+// end returns what the process printed.
+func (c *crowd) end(cmd *exec.Cmd) string {
+	_ = cmd.Wait()
+	return cmd.Stdout.(*bytes.Buffer).String()
+}
+
+// node is the crowd's store as this process sees it.
+func (c *crowd) node(change func(*ClusterOptions)) *Cluster {
+	c.t.Helper()
+	o := part{Host: "here", Stale: time.Second}.options()
+	if change != nil {
+		change(&o)
+	}
+	s, err := OpenCluster(testContext(c.t), c.root, o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+// fills lists who filled.
+func (c *crowd) fills() []string {
+	data, _ := os.ReadFile(c.root + ".fills")
+	return strings.Fields(string(data))
+}
+
+// publish puts an image into the store.
+func (c *crowd) publish(d Digest) *Cluster {
+	c.t.Helper()
+	s := c.node(nil)
+	src, err := s.Ensure(testContext(c.t), d, func(string, string) {}, func(_ context.Context, l *Lock) error {
+		return publishLocked(s.Store, l, d, func(string) {})
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	src.Close()
+	return s
+}
+
+// checkWhole wants a complete image and nothing else.
+func (c *crowd) checkWhole() {
+	c.t.Helper()
+	s := c.node(nil)
+	src, err := s.Open(testContext(c.t), digest('a'))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer src.Close()
+	if err := src.Verify(testContext(c.t)); err != nil {
+		c.t.Error(err)
+	}
+	checkEmpty(c.t, s.Store)
+	if left, err := os.ReadDir(s.locksDir()); err != nil || len(left) > 0 {
+		c.t.Errorf("left in locks: %v, %v", left, err)
+	}
+}
+
+// Of many processes on many nodes one fills, and all have the image.
+func TestClusterIsFilledOnce(t *testing.T) {
+	for _, noFlock := range []bool{false, true} {
+		t.Run(fmt.Sprintf("noflock=%v", noFlock), func(t *testing.T) {
+			c := newCrowd(t)
+			var all []*exec.Cmd
+			for i := range 50 {
+				all = append(all, c.start(part{Host: fmt.Sprintf("n%d", i%10), Work: 700 * time.Millisecond, Stale: 5 * time.Second, NoFlock: noFlock}))
+			}
+			for _, cmd := range all {
+				if out := c.end(cmd); !strings.Contains(out, "has it") {
+					t.Error(out)
+				}
+			}
+			if fills := c.fills(); len(fills) != 1 {
+				t.Errorf("filled by %v", fills)
+			}
+			c.checkWhole()
+		})
+	}
+}
+
+// kill -9 of a holder in every phase: whoever waits, or comes later, has the
+// image, and nothing of the dead is left. A process of the same node sees the
+// death at once, one of another after Stale.
+func TestClusterHolderKilled(t *testing.T) {
+	steps := []string{
+		"locked", "made work folder", "wrote", "made folder",
+		"took " + RootfsName, "took " + ConfigName, "took " + RecordName, "renamed", "published",
+	}
+	for _, host := range []string{"n1", "n2"} {
+		for _, step := range steps {
+			t.Run(step+", then "+host, func(t *testing.T) {
+				t.Parallel()
+				c := newCrowd(t)
+				victim := c.start(part{Host: "n1", KillAt: step})
+				if out := c.end(victim); victim.ProcessState.Exited() {
+					t.Fatalf("was not killed: %s", out)
+				}
+				began := time.Now()
+				if out := c.end(c.start(part{Host: host, Stale: 900 * time.Millisecond})); !strings.Contains(out, "has it") {
+					t.Fatal(out)
+				}
+				there := step == "renamed" || step == "published"
+				if took := time.Since(began); host == "n2" && !there && took < 900*time.Millisecond {
+					t.Errorf("taken over after %s", took)
+				}
+				want := 2
+				if there {
+					want = 1
+				}
+				if got := len(c.fills()); got != want {
+					t.Errorf("%d fills, want %d", got, want)
+				}
+				if there {
+					c.sweepAfter("n1") // nobody needed the lock
+				}
+				c.checkWhole()
+			})
+		}
+	}
+}
+
+// sweepAfter does what the next pull of any image does for the locks of others.
+func (c *crowd) sweepAfter(host string) {
+	c.t.Helper()
+	s := c.node(func(o *ClusterOptions) { o.Host = host })
+	if err := s.Tidy(testContext(c.t)); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// 20 processes of 12 nodes die as soon as they hold the lock, 40 others want
+// the image as well.
+func TestClusterKilledOneAfterTheOther(t *testing.T) {
+	c := newCrowd(t)
+	var all []*exec.Cmd
+	for i := range 60 {
+		p := part{Host: fmt.Sprintf("n%d", i%12), Work: 5 * time.Millisecond}
+		if i < 20 {
+			p.KillAt = []string{"locked", "wrote", "took " + RootfsName}[i%3]
+		}
+		if i == 20 {
+			await(t, "some die", func() bool { return len(c.fills()) >= 3 })
+		}
+		all = append(all, c.start(p))
+	}
+	killed := 0
+	for _, cmd := range all {
+		out := c.end(cmd)
+		if !cmd.ProcessState.Exited() {
+			killed++
+		} else if !strings.Contains(out, "has it") {
+			t.Error(out)
+		}
+	}
+	t.Logf("%d killed, %d fills", killed, len(c.fills()))
+	if killed == 0 {
+		t.Error("nobody was killed: this shows nothing")
+	}
+	c.sweepAfter("n1")
+	c.checkWhole()
+}
+
+// A holder that stands still loses its lock; when it goes on it finds that
+// out, harms nothing, and has the image as well.
+func TestClusterSlowHolder(t *testing.T) {
+	for _, step := range []string{"locked", "made work folder", "wrote", "made folder", "took " + RootfsName, "took " + RecordName, "published"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			c := newCrowd(t)
+			slow := c.start(part{Host: "n1", StopAt: step})
+			stopped(t, slow.Process.Pid)
+			if out := c.end(c.start(part{Host: "n2"})); !strings.Contains(out, "has it") {
+				t.Error(out)
+			}
+			if err := unix.Kill(slow.Process.Pid, unix.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			if out := c.end(slow); !strings.Contains(out, "has it") {
+				t.Error(out)
+			}
+			c.sweepAfter("n1")
+			c.checkWhole()
+		})
+	}
+}
+
+// stopped waits until a process has stopped.
+func stopped(t *testing.T, pid int) {
+	t.Helper()
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What one node could not pull, the others need not try one after the other.
+func TestClusterFailureIsShared(t *testing.T) {
+	for _, tc := range []struct {
+		fail, says string
+		fills      int
+	}{{"user", "no such image", 1}, {"site", "registry down", 2}, {"unusable", ErrUnusable.Error(), 2}} {
+		t.Run(tc.fail, func(t *testing.T) {
+			t.Parallel()
+			c := newCrowd(t)
+			var all []*exec.Cmd
+			for i := range 15 {
+				all = append(all, c.start(part{Host: fmt.Sprintf("n%d", i), Work: 800 * time.Millisecond, Fail: tc.fail, Stale: 3 * time.Second}))
+			}
+			for _, cmd := range all {
+				if out := c.end(cmd); !strings.Contains(out, tc.says) {
+					t.Errorf("want %q: %s", tc.says, out)
+				}
+			}
+			if got := len(c.fills()); got > tc.fills {
+				t.Errorf("%d tries, want at most %d", got, tc.fills)
+			}
+			// One that comes later tries for itself.
+			if out := c.end(c.start(part{Host: "later"})); !strings.Contains(out, "has it") {
+				t.Error(out)
+			}
+		})
+	}
+}
+
+// A node that may not write waits for a pull that is under way, and does not
+// pull itself.
+func TestClusterReader(t *testing.T) {
+	c := newCrowd(t)
+	if out := c.end(c.start(part{Host: "r1", Reader: true})); !strings.Contains(out, ErrNotFound.Error()) {
+		t.Error(out)
+	}
+	if left, _ := os.ReadDir(c.root); len(left) > 0 {
+		t.Errorf("a reader wrote %v", left)
+	}
+	writer := c.start(part{Host: "n1", Work: time.Second})
+	await(t, "the pull begins", func() bool { return len(c.fills()) == 1 })
+	if out := c.end(c.start(part{Host: "r1", Reader: true})); !strings.Contains(out, "has it") {
+		t.Error(out)
+	}
+	c.end(writer)
+	dead := newCrowd(t)
+	dead.end(dead.start(part{Host: "n1", KillAt: "locked"}))
+	if out := dead.end(dead.start(part{Host: "r1", Reader: true})); !strings.Contains(out, ErrNotFound.Error()) {
+		t.Errorf("after the writer died: %s", out)
+	}
+}
+
+func await(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !happened() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// Waiters hear who is at it and how far.
+func TestClusterProgress(t *testing.T) {
+	c := newCrowd(t)
+	writer := c.start(part{Host: "n1", Work: 2 * time.Second})
+	await(t, "the pull begins", func() bool { return len(c.fills()) == 1 })
+	var mu sync.Mutex
+	heard := map[string]bool{}
+	s := c.node(func(o *ClusterOptions) { o.Stale = 600 * time.Millisecond })
+	src, err := s.Ensure(testContext(t), digest('a'), func(host, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard[host+": "+line] = true
+	}, func(context.Context, *Lock) error { return errors.New("filled twice") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.Close()
+	if !heard["n1: layer 1 of 1"] {
+		t.Errorf("heard %v", heard)
+	}
+	c.end(writer)
+}
+
+// The time of another's silence is measured by the waiter's own clock.
+func TestClusterCancelledWait(t *testing.T) {
+	c := newCrowd(t)
+	s := c.node(nil)
+	held, err := s.links.try(Key(digest('a')))
+	if err != nil || held == nil {
+		t.Fatal(held, err)
+	}
+	defer held.release()
+	ctx, cancel := context.WithCancel(testContext(t))
+	_, err = s.Ensure(ctx, digest('a'), func(string, string) { cancel() }, nil)
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/berth-hpc/berth/fault"
+)
+
+func (c *crowd) there() bool {
+	c.t.Helper()
+	src, err := c.node(nil).Open(testContext(c.t), digest('a'))
+	if err == nil {
+		src.Close()
+	}
+	return err == nil
+}
+
+func (c *crowd) removed() int {
+	c.t.Helper()
+	entries, err := os.ReadDir(filepath.Join(c.root, "images", ".removed"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// A leased image is not removed; one whose leases ended, are old, or are from
+// before a boot, is.
+func TestClusterRemove(t *testing.T) {
+	ctx := testContext(t)
+	for _, tc := range []struct {
+		name   string
+		leases func(c *crowd, s *Cluster) error
+		used   bool
+	}{
+		{"no lease", func(*crowd, *Cluster) error { return nil }, false},
+		{"a lease", func(_ *crowd, s *Cluster) error { return s.Lease(ctx, digest('a')) }, true},
+		{"an ended lease", func(_ *crowd, s *Cluster) error {
+			return errors.Join(s.Lease(ctx, digest('a')), s.Unlease(ctx, digest('a')), s.Unlease(ctx, digest('a')))
+		}, false},
+		{"another image's lease", func(_ *crowd, s *Cluster) error { return s.Lease(ctx, digest('b')) }, false},
+		{"an old lease", func(_ *crowd, s *Cluster) error {
+			old := time.Now().Add(-2 * time.Hour)
+			return errors.Join(s.Lease(ctx, digest('a')), os.Chtimes(s.leasePath(digest('a')), old, old))
+		}, false},
+		{"an old lease that was renewed", func(_ *crowd, s *Cluster) error {
+			old := time.Now().Add(-2 * time.Hour)
+			return errors.Join(s.Lease(ctx, digest('a')), os.Chtimes(s.leasePath(digest('a')), old, old), s.Lease(ctx, digest('a')))
+		}, true},
+		{"a lease that its node counts longer", func(c *crowd, s *Cluster) error {
+			old := time.Now().Add(-2 * time.Hour)
+			long := c.node(func(o *ClusterOptions) { o.Lease = 3 * time.Hour })
+			return errors.Join(long.Lease(ctx, digest('a')), os.Chtimes(s.leasePath(digest('a')), old, old))
+		}, true},
+		{"a lease that was cut short", func(_ *crowd, s *Cluster) error {
+			return errors.Join(s.Lease(ctx, digest('a')), os.Truncate(s.leasePath(digest('a')), 0))
+		}, true},
+		{"a lease from before the boot, swept", func(_ *crowd, s *Cluster) error {
+			dir := filepath.Dir(s.leasePath(digest('a')))
+			return errors.Join(s.Lease(ctx, digest('a')), os.Rename(s.leasePath(digest('a')), filepath.Join(dir, "here.oldboot")), s.EndOldLeases(ctx))
+		}, false},
+		{"another node's lease is not swept", func(_ *crowd, s *Cluster) error {
+			dir := filepath.Dir(s.leasePath(digest('a')))
+			return errors.Join(s.Lease(ctx, digest('a')), os.Rename(s.leasePath(digest('a')), filepath.Join(dir, "n2.other")), s.EndOldLeases(ctx))
+		}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCrowd(t)
+			s := c.publish(digest('a'))
+			if err := tc.leases(c, s); err != nil {
+				t.Fatal(err)
+			}
+			err := s.Remove(digest('a'))
+			if tc.used != errors.Is(err, ErrInUse) || !tc.used && err != nil || tc.used && fault.Of(err) != fault.User {
+				t.Errorf("%v", err)
+			}
+			if c.there() != tc.used {
+				t.Errorf("there: %v", c.there())
+			}
+		})
+	}
+}
+
+// Of one node's leases the latest counts.
+func TestClusterLeasesOfOneNode(t *testing.T) {
+	c := newCrowd(t)
+	s := c.publish(digest('a'))
+	if err := s.Lease(testContext(t), digest('a')); err != nil {
+		t.Fatal(err)
+	}
+	before := filepath.Join(filepath.Dir(s.leasePath(digest('a'))), "here.oldboot")
+	if err := os.WriteFile(before, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(before, old, old); err != nil {
+		t.Fatal(err)
+	}
+	leases, err := s.Leases(digest('a'))
+	if err != nil || len(leases) != 1 || leases[0].Boot != s.links.self.Boot {
+		t.Errorf("%+v, %v", leases, err)
+	}
+}
+
+// A removed image's file stays for a while, and comes back if a node had
+// written its lease after all.
+func TestClusterRemovalIsDelayed(t *testing.T) {
+	ctx := testContext(t)
+	c := newCrowd(t)
+	c.publish(digest('a'))
+	later := c.node(func(o *ClusterOptions) { o.RemoveDelay = time.Hour })
+	src, err := later.Open(ctx, digest('a'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if !src.InPlace(ctx, later) {
+		t.Error("not in place before it is removed")
+	}
+	if err := later.Remove(digest('a')); err != nil {
+		t.Fatal(err)
+	}
+	if src.InPlace(ctx, later) || c.there() {
+		t.Error("still in place")
+	}
+	later.Expunge(ctx)
+	if c.removed() != 1 {
+		t.Errorf("%d removed images, want 1 for an hour", c.removed())
+	}
+	if err := later.Lease(ctx, digest('a')); err != nil {
+		t.Fatal(err)
+	}
+	c.node(nil).Expunge(ctx)
+	if !c.there() || !src.InPlace(ctx, later) {
+		t.Error("a leased image did not come back")
+	}
+	if err := errors.Join(later.Unlease(ctx, digest('a')), later.Remove(digest('a'))); err != nil {
+		t.Fatal(err)
+	}
+	c.node(nil).Expunge(ctx)
+	if c.removed() != 0 || c.there() {
+		t.Errorf("%d removed images, there: %v", c.removed(), c.there())
+	}
+}
+
+// An image that was replaced is another.
+func TestClusterReplacedIsNotInPlace(t *testing.T) {
+	ctx := testContext(t)
+	c := newCrowd(t)
+	s := c.publish(digest('a'))
+	src, err := s.Open(ctx, digest('a'))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if err := s.Remove(digest('a')); err != nil {
+		t.Fatal(err)
+	}
+	c.publish(digest('a'))
+	if src.InPlace(ctx, s) {
+		t.Error("in place")
+	}
+}
