@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
@@ -47,6 +48,7 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 		removeJob(cfg.RunDir, job),
 		releaseImages(ctx, cfg.RunDir),
 		unpin(ctx, cfg.RunDir, job),
+		releaseInPlace(ctx, cfg), // last: a shared file system may take its time
 	)
 	if err != nil {
 		return fmt.Errorf("clean up after job %d: %w", job, err)
@@ -149,7 +151,7 @@ func signalWorker(folder jobstate.Folder, sig unix.Signal) error {
 		return os.NewSyscallError("pidfd_open", err)
 	}
 	defer unix.Close(pidfd)
-	if start, err := startTime(w.PID); err != nil || start != w.Start {
+	if start, err := store.ProcessStart(w.PID); err != nil || start != w.Start {
 		return nil
 	}
 	err = unix.PidfdSendSignal(pidfd, sig, nil, 0)

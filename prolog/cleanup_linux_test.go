@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ func TestForeignProcessIsNotSignalled(t *testing.T) {
 	defer func() { _ = sleep.Process.Kill(); _ = sleep.Wait() }()
 	f, err := jobstate.Create(t.TempDir(), request(1, "x", ""))
 	must(t, err)
-	start, err := startTime(sleep.Process.Pid)
+	start, err := store.ProcessStart(sleep.Process.Pid)
 	must(t, err)
 	must(t, f.SetWorker(jobstate.Worker{PID: sleep.Process.Pid, Start: start - 1}))
 	must(t, signalWorker(f, unix.SIGKILL))
@@ -52,7 +53,7 @@ func TestStubbornWorker(t *testing.T) {
 	defer func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL); _ = cmd.Wait() }()
 	_, err = out.Read(make([]byte, 8))
 	must(t, err)
-	start, err := startTime(cmd.Process.Pid)
+	start, err := store.ProcessStart(cmd.Process.Pid)
 	must(t, err)
 	must(t, f.SetWorker(jobstate.Worker{PID: cmd.Process.Pid, Start: start}))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -70,6 +70,13 @@ func (w *worker) noteGood(im store.Image, last time.Duration) {
 // store is pulled again, once. One that was pulled just now is the kernel's or
 // Berth's fault: then it is only removed, for the next job to try again.
 func (w *worker) use(ctx context.Context, st *store.Store, im store.Image) (*jobstate.Ready, error) {
+	if w.inPlace != nil {
+		ready, err := w.useInPlace(ctx, im.Digest())
+		if err != nil && ctx.Err() == nil {
+			return w.insteadOfInPlace(ctx, st, im.Digest(), err)
+		}
+		return ready, err
+	}
 	ready, err := useImage(ctx, w.cfg.RunDir, w.req.Job, im)
 	switch {
 	case !errors.Is(err, launcher.ErrBadImage):

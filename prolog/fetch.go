@@ -22,11 +22,12 @@ type FetchRequest struct {
 }
 
 // A FetchEvent is what the fetcher answers on descriptor 3: one JSON value
-// per line, exactly one field set. Any number of Progress lines come first;
+// per line, exactly one field set but for Disk. Any number of Progress lines come first;
 // the last line is Failure, Digest or Done.
 type FetchEvent struct {
 	Progress *imagecache.Progress `json:"progress,omitempty"`
 	Failure  *fault.Message       `json:"failure,omitempty"`
+	Disk     bool                 `json:"disk,omitempty"` // with Failure: the work folder's disk is at fault
 	Digest   *store.Digest        `json:"digest,omitempty"`
 	Done     bool                 `json:"done,omitempty"`
 }
@@ -47,7 +48,7 @@ func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out 
 	opts.Progress = func(p imagecache.Progress) { _ = events.Encode(FetchEvent{Progress: &p}) }
 	last, err := fetch(ctx, opts, req, dir)
 	if err != nil {
-		last = FetchEvent{Failure: fault.NewMessage(err)}
+		last = FetchEvent{Failure: fault.NewMessage(err), Disk: imagecache.IsDisk(err)}
 	}
 	return events.Encode(last)
 }

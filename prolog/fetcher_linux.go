@@ -132,6 +132,8 @@ func (f *fetcher) listen(events io.Reader) (*FetchEvent, error) {
 
 func (f *fetcher) result(e *FetchEvent) error {
 	switch {
+	case e.Failure != nil && e.Disk:
+		return &diskError{e.Failure.Err()}
 	case e.Failure != nil:
 		return e.Failure.Err()
 	case e.Digest != nil:
@@ -139,6 +141,11 @@ func (f *fetcher) result(e *FetchEvent) error {
 	}
 	return nil
 }
+
+// A diskError is a failure of the disk that the fetcher wrote to.
+type diskError struct{ error }
+
+func (e *diskError) Unwrap() error { return e.error }
 
 // A limitedWriter drops what is too much without an error: the account must
 // not fill the run folder with its log.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -86,13 +87,21 @@ func atOnce(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Sta
 	if err != nil {
 		return jobstate.State{}, false
 	}
+	w := &worker{cfg: cfg, req: req, log: logrus.New()}
+	ready, ok := w.atOnce(ctx, st, d)
+	return jobstate.State{Ready: ready, Hit: true, Time: time.Now(), Seconds: time.Since(began).Seconds()}, ok
+}
+
+func (w *worker) atOnce(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, bool) {
 	im, err := st.Get(d)
-	w := &worker{cfg: cfg, req: req}
-	if err != nil || w.suspect(im) {
-		return jobstate.State{}, false
+	if errors.Is(err, store.ErrNotFound) {
+		return w.atOnceInPlace(ctx, d)
 	}
-	ready, err := useImage(ctx, cfg.RunDir, req.Job, im)
-	return jobstate.State{Ready: ready, Hit: true, Time: time.Now(), Seconds: time.Since(began).Seconds()}, err == nil
+	if err != nil || w.suspect(im) {
+		return nil, false
+	}
+	ready, err := useImage(ctx, w.cfg.RunDir, w.req.Job, im)
+	return ready, err == nil
 }
 
 // alreadySettled says whether a former worker's outcome stands. It runs under

@@ -6,6 +6,8 @@
 //	worker.go          digest, store, lease, mount, outcome         (root)
 //	fetcher_linux.go   starts the fetcher and listens to it         (root)
 //	fetch.go           registry and conversion                      (the account)
+//	cluster_linux.go   the way through a store that nodes share     (root)
+//	inplace_linux.go   images used where that store has them        (root)
 //	image.go           leases and mounts, under one lock            (root)
 //	cleanup_linux.go   stops workers, ends leases, mounts and pins  (root)
 //	jobstate/          the folders all of them write and read
@@ -44,6 +46,8 @@ type Config struct {
 	// Command starts `berth` again: its path, and options that must come
 	// before the subcommand, if any. The account must be able to execute it.
 	Command []string
+	// Cluster is the store that this node shares with others, if any.
+	Cluster ClusterConfig
 }
 
 func (c Config) command(args ...string) []string {

@@ -60,6 +60,12 @@ type worker struct {
 	req    jobstate.Request
 	hit    bool
 	found  os.FileInfo // on a hit: the image's folder
+
+	// See cluster_linux.go.
+	withoutCluster bool
+	inPlace        *store.Cluster // the image is used where this has it
+	shout          func(line string)
+	said           time.Time
 }
 
 // prepare turns every end into an outcome.
@@ -143,7 +149,11 @@ func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (sto
 	if im, err := st.Get(d); err == nil {
 		return im, nil
 	}
-	return w.fetchAndPublish(ctx, st, lock, d)
+	im, err := w.fromCluster(ctx, st, lock, d)
+	if errors.Is(err, store.ErrNotFound) {
+		im, err = w.fetchAndPublish(ctx, st, lock, d)
+	}
+	return im, err
 }
 
 func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest) (store.Image, error) {
@@ -182,6 +192,9 @@ func errAccount(name string, err error) error {
 func (w *worker) say(p imagecache.Progress) {
 	if err := w.folder.SetProgress(progressLine(w.req.Image, p)); err != nil {
 		w.log.WithError(err).Debug("progress")
+	}
+	if w.shout != nil {
+		w.shout(progressLine("it", p))
 	}
 }
 

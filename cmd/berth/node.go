@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -38,10 +39,26 @@ func (s *session) site() (prolog.Config, error) {
 		return prolog.Config{}, err
 	}
 	self, err := os.Executable()
+	if err != nil {
+		return prolog.Config{}, err
+	}
+	cluster, err := clusterOf(cfg)
 	return prolog.Config{
 		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account,
 		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
-		Command: []string{self},
+		Command: []string{self}, Cluster: cluster,
+	}, err
+}
+
+// clusterOf returns the settings of the store that this node shares.
+func clusterOf(cfg *config.Config) (prolog.ClusterConfig, error) {
+	host, err := os.Hostname()
+	return prolog.ClusterConfig{
+		Dir: cfg.Cluster.Dir, Mount: cfg.Cluster.Use == config.Mount,
+		ClusterOptions: store.ClusterOptions{
+			Host: host, Writer: cfg.Cluster.Writes(host), Stale: cfg.Cluster.LockTimeout,
+			Lease: cfg.Cluster.Lease, RemoveDelay: cfg.Cluster.RemoveDelay,
+		},
 	}, err
 }
 
