@@ -67,7 +67,7 @@ func OpenCluster(ctx context.Context, root string, opts ClusterOptions) (*Cluste
 	if err != nil {
 		return nil, unusable("open", root, err)
 	}
-	s := &Store{root: filepath.Clean(root)}
+	s := &Store{root: filepath.Clean(root), shared: true}
 	c := &Cluster{Store: s, opts: opts, links: &linker{dir: s.locksDir(), self: self, stale: opts.Stale}}
 	_, err = patiently(ctx, func() (any, error) { return nil, c.prepare() })
 	if err != nil {

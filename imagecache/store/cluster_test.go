@@ -489,3 +489,30 @@ func TestClusterCancelledWait(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What keeps a node's store within its limits must not touch what all share.
+func TestClusterIsNoNodesSpace(t *testing.T) {
+	c := newCrowd(t)
+	s := c.publish(digest('a'))
+	sp := &Space{Store: s.Store, Limits: Limits{Quota: 1}}
+	lock, _, err := s.lock(testContext(t), digest('b'), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	if err := sp.Reserve(testContext(t), lock, 100); err != nil {
+		t.Errorf("reserve: %v", err)
+	}
+	if n, err := sp.Free(testContext(t), lock, 100); n != 0 || err != nil {
+		t.Errorf("free: %d, %v", n, err)
+	}
+	if removed, err := sp.Trim(testContext(t)); len(removed) != 0 || err != nil {
+		t.Errorf("trim: %v, %v", removed, err)
+	}
+	if _, err := s.Store.Lock(testContext(t), digest('b'), nil); err == nil {
+		t.Error("it was locked by flock")
+	}
+	if !c.there() {
+		t.Error("the image is gone")
+	}
+}

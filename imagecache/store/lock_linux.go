@@ -92,6 +92,9 @@ func (l *Lock) Release() error {
 }
 
 func (s *Store) openLock(key string) (*os.File, error) {
+	if s.shared {
+		return nil, errors.New("a store that nodes share is not locked by flock")
+	}
 	return os.OpenFile(filepath.Join(s.locksDir(), key), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 

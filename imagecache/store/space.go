@@ -21,7 +21,8 @@ type Limits struct {
 
 // A Space keeps a store within its limits. Images that were not used for
 // longest make room, but never one that somebody uses or keeps.
-// The nil Space has no limits and removes nothing.
+// The nil Space has no limits and removes nothing; nor does one of a cluster's
+// store (Cluster.Remove, Cluster.Tidy).
 type Space struct {
 	Store  *Store
 	Limits Limits
@@ -31,12 +32,16 @@ type Space struct {
 	Reap func(ctx context.Context)
 }
 
+// unlimited says that sp decides nothing: a cluster's store is no single node's
+// to make room in, and knows no locks by flock(2).
+func (sp *Space) unlimited() bool { return sp == nil || sp.Store.shared }
+
 // Reserve makes room for the bytes that the holder of lock is about to write,
 // and notes them, so that others who pull at the same time do not count on the
 // same room. A second call replaces the first. It fails, and then has removed
 // nothing, if that much cannot be had.
 func (sp *Space) Reserve(ctx context.Context, lock *Lock, bytes int64) error {
-	if sp == nil {
+	if sp.unlimited() {
 		return nil
 	}
 	unlock, err := sp.Store.lockSpace(ctx)
@@ -54,7 +59,7 @@ func (sp *Space) Reserve(ctx context.Context, lock *Lock, bytes int64) error {
 // for a pull whose disk is full in spite of its reservation. It returns how
 // many went.
 func (sp *Space) Free(ctx context.Context, lock *Lock, bytes int64) (int64, error) {
-	if sp == nil {
+	if sp.unlimited() {
 		return 0, nil
 	}
 	unlock, err := sp.Store.lockSpace(ctx)
@@ -69,7 +74,7 @@ func (sp *Space) Free(ctx context.Context, lock *Lock, bytes int64) (int64, erro
 // Trim removes images until the store is within its limits, as far as that can
 // be done, and returns them. It costs little when it is.
 func (sp *Space) Trim(ctx context.Context) ([]Entry, error) {
-	if sp == nil {
+	if sp.unlimited() {
 		return nil, nil
 	}
 	unlock, err := sp.Store.lockSpace(ctx)

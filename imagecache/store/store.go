@@ -55,7 +55,8 @@ var ErrNotFound = errors.New("not in the store")
 // A Store is a folder that holds images. Its methods may be used by any
 // number of processes and goroutines at once.
 type Store struct {
-	root string
+	root   string
+	shared bool // a Cluster's: never lock it by flock(2)
 	// step is told what Publish has just done; the crash test ends the
 	// process there. Nil otherwise.
 	step func(string)
