@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sharedStore is the store that the nodes of a test share.
+const sharedStore = "/shared/berth"
+
+// clusterSite is a site whose nodes share a store, with images from a registry
+// that trickles.
+func clusterSite(t *testing.T, use string, idmap bool) (*site, *trickling) {
+	t.Helper()
+	config := fmt.Sprintf("[registry.%q]\ninsecure = true\n[cluster]\ndir = %q\nuse = %q\nlock_timeout = \"6s\"\n[container]\nidmap = %v\n",
+		trickle, sharedStore, use, idmap)
+	s := newSite(t, withConfig(config))
+	s.MustRun(t.Context(), "ctl", "root", "install", "-d", "-m", "755", sharedStore)
+	return s, s.startTrickling(t)
+}
+
+// TestClusterStore is a job of three nodes whose image one of them pulls, and
+// what comes after it.
+func TestClusterStore(t *testing.T) {
+	for use, idmap := range map[string]bool{"copy": true, "mount": false} {
+		t.Run(use, func(t *testing.T) {
+			s, reg := clusterSite(t, use, idmap)
+			image, blob := reg.image(t, "shared", 12*time.Second)
+			r := s.as(t, "alice", "srun -N3 --container-image="+image+" sh -c 'head -n1 /share/shared; echo $SLURMD_NODENAME' | sort")
+			if r.Code != 0 || r.Stdout != "n1\nn2\nn3\nshared\nshared\nshared\n" {
+				t.Fatal(r)
+			}
+			if waiting := regexp.MustCompile(`berth: waiting for \S+: n[123] is getting it: `); !waiting.MatchString(r.Stderr) {
+				t.Errorf("nobody says whom the nodes wait for: %v", r)
+			}
+			r = s.as(t, "bob", "srun -N3 --container-writable --container-image="+image+" sh -c 'echo more >>/share/shared && tail -n1 /share/shared'")
+			if r.Code != 0 || r.Stdout != "more\nmore\nmore\n" {
+				t.Error(r)
+			}
+			if count, whole := reg.transfers(blob); count != 1 || whole != 1 {
+				t.Errorf("the layer was asked for %d times and arrived %d times", count, whole)
+			}
+			s.idle(t)
+			s.checkStores(t, use)
+		})
+	}
+}
+
+// checkStores looks where images are when no job is left.
+func (s *site) checkStores(t *testing.T, use string) {
+	t.Helper()
+	own := map[string]string{"copy": "1", "mount": "0"}[use]
+	for _, node := range []string{"n1", "n2", "n3"} {
+		got := s.With(t).MustRun(t.Context(), node, "root", "sh", "-c", "ls /var/lib/berth/images/sha256 | wc -l")
+		if strings.TrimSpace(got) != own {
+			t.Errorf("%s has %s images of its own, want %s", node, got, own)
+		}
+	}
+	left := s.With(t).MustRun(t.Context(), "ctl", "root", "sh", "-c", "cd "+sharedStore+" && find locks leases tmp images/.new images/.removed -mindepth 1")
+	if left != "" {
+		t.Errorf("left in the shared store: %s", left)
+	}
+}
+
+// TestClusterStoreTakeOver kills the worker that pulls for all: its own job
+// fails, the one that waits on another node gets the image.
+func TestClusterStoreTakeOver(t *testing.T) {
+	s, reg := clusterSite(t, "copy", true)
+	jobs := s.watchJobs(t)
+	image, blob := reg.image(t, "taken", 8*time.Second)
+	p := &longPull{site: s, registry: reg, jobs: jobs}
+	first := p.submitImage(t, image, "-w n1")
+	soon(t, blob.begun, 30*time.Second, "the pull begins")
+	second := p.submitImage(t, image, "-w n2")
+	jobs.reaches(t, second, 20*time.Second, "RUNNING")
+	until(t, 20*time.Second, "n2 waits for n1", func() bool {
+		return strings.Contains(s.With(t).Run(t.Context(), "n2", "root", "berth", "node", "status").Stdout, "n1 is ")
+	})
+	s.With(t).MustRun(t.Context(), "n1", "root", "pkill", "-9", "-f", "[b]erth node worker")
+	jobs.reaches(t, first, 30*time.Second, "FAILED")
+	p.completed(t, second, time.Minute)
+	third := p.submitImage(t, image, "-w n3")
+	p.completed(t, third, 20*time.Second)
+	if count, whole := reg.transfers(blob); count != 2 || whole != 1 {
+		t.Errorf("the layer was asked for %d times and arrived %d times", count, whole)
+	}
+	s.idle(t)
+}
