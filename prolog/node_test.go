@@ -74,6 +74,8 @@ func berth(file string, args []string) error {
 		return Prepare(ctx, cfg.Config, os.Stdin)
 	case "node worker":
 		return Work(ctx, logrus.New(), cfg.Config, args[2])
+	case "node credentials":
+		return lookAsUser(ctx, cfg.Misdeed)
 	case "node fetch":
 		if cfg.Misdeed != "" {
 			return misbehave(cfg.Misdeed, os.NewFile(3, "events"))

@@ -22,6 +22,9 @@ type cli struct {
 	Verify     verifyCmd     `cmd:"" help:"Read the images at hand and find damaged ones."`
 	Containers containersCmd `cmd:"" help:"List and remove containers that have a name (berth run --name)."`
 	Resolve    resolveCmd    `cmd:"" help:"Print the digest that a reference stands for."`
+	Login      loginCmd      `cmd:"" help:"Log in to a registry, for private images."`
+	Logout     logoutCmd     `cmd:"" help:"Forget a login."`
+	Credential credentialCmd `cmd:"" hidden:"" help:"Answer which login is for an image. Only Berth starts it."`
 	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
 	Config     configCmd     `cmd:"" help:"Show and explain settings."`

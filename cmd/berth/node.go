@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
@@ -24,6 +25,8 @@ type nodeCmd struct {
 	Status  nodeStatusCmd  `cmd:"" help:"List what is prepared for the jobs on this node (root)."`
 	Worker  nodeWorkerCmd  `cmd:"" hidden:"" help:"Prepare one image. Only prepare starts it."`
 	Fetch   nodeFetchCmd   `cmd:"" hidden:"" help:"Get one image. Only worker starts it, as the account for it."`
+
+	Credentials nodeCredentialsCmd `cmd:"" hidden:"" help:"Look for a login. Only worker starts it, as the user."`
 }
 
 // site returns the settings for root's part of a node, and refuses others.
@@ -119,6 +122,9 @@ func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	if err := inherited(unix.S_IFIFO); err != nil {
 		return err
 	}
+	if err := guardSecrets(); err != nil {
+		return err
+	}
 	cfg, err := config.Load(config.Source{Dir: s.configDir})
 	if err != nil {
 		return err
@@ -130,11 +136,11 @@ func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	return prolog.Fetch(ctx, fetchOptions(cfg, anonymous(cfg)), s.stdin, os.NewFile(3, "events"), dir)
 }
 
-// inherited says whether descriptor 3 is of the type that Berth's own
+// inherited says whether descriptor 3 is of a type that Berth's own
 // programs leave there.
-func inherited(kind uint32) error {
+func inherited(kinds ...uint32) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(3, &st); err != nil || st.Mode&unix.S_IFMT != kind {
+	if err := unix.Fstat(3, &st); err != nil || !slices.Contains(kinds, st.Mode&unix.S_IFMT) {
 		return &fault.Error{
 			Op: "start", Blame: fault.User, Err: errors.New("this command is Berth's own"),
 			Remedy: "see berth node --help for those that are meant to be typed",

@@ -24,6 +24,9 @@ type pullCmd struct {
 
 // Run prints the digest, so that scripts can go on with it.
 func (c *pullCmd) Run(ctx context.Context, s *session) error {
+	if err := guardSecrets(); err != nil {
+		return err
+	}
 	cfg, err := s.settings()
 	if err != nil {
 		return err

@@ -22,6 +22,9 @@ type resolveCmd struct {
 
 // Run prints the digest alone on one line.
 func (c *resolveCmd) Run(ctx context.Context, s *session) error {
+	if err := guardSecrets(); err != nil {
+		return err
+	}
 	cfg, err := s.settings()
 	if err != nil {
 		return err
