@@ -45,6 +45,20 @@ func (f *feed) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// next returns what has arrived next, for who does not call Read. The error is
+// io.EOF at the layer's end.
+func (f *feed) next(ctx context.Context) ([]byte, error) {
+	select {
+	case chunk, ok := <-f.chunks:
+		if !ok {
+			return nil, f.err
+		}
+		return chunk, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // feedLayers starts the transfer of all layers to memory, in their order, and
 // of not more than parallel at once: a layer counts from its start until its
 // reader is closed.

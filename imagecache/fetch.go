@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -26,6 +27,10 @@ type FetchOptions struct {
 	Reserve func(ctx context.Context, bytes int64) error
 	// Space keeps Pull's store within its limits; nil for none.
 	Space *store.Space
+	// Delegate is a stream to another process, which calls Serve with the
+	// same Converter, and in whose folder rootfs.sqfs appears instead of in
+	// Fetch's. nil converts in this one. Only for registries.
+	Delegate io.ReadWriter
 	// Version is Berth's version, for the record.
 	Version string
 }
@@ -44,27 +49,43 @@ func Fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	return imageFault("pull", ref, err)
 }
 
-func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts FetchOptions) error {
+// fetching is one run of Fetch.
+type fetching struct {
+	ref    Reference
+	dir    string
+	opts   FetchOptions
+	report *reporter
+	clock  *stopwatch
+	other  *delegate // nil to convert here
+
+	src source
+	im  *image
+}
+
+func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts FetchOptions) (err error) {
 	if opts.Converter == nil {
 		opts.Converter = Stream{}
 	}
-	report := &reporter{f: opts.Progress}
-	clock := &stopwatch{start: time.Now()}
-	src, err := openSource(ref, opts.Network)
-	if err != nil {
+	f := &fetching{
+		ref: ref, dir: dir, opts: opts,
+		report: &reporter{f: opts.Progress}, clock: &stopwatch{start: time.Now()},
+	}
+	if opts.Delegate != nil {
+		f.other = newDelegate(opts.Delegate)
+	}
+	if f.src, err = openSource(ref, opts.Network); err != nil {
 		return err
 	}
-	im, err := openImage(ctx, src, d, orHost(opts.Platform))
-	if err != nil {
+	if f.im, err = openImage(ctx, f.src, d, orHost(opts.Platform)); err != nil {
 		return err
 	}
 	if opts.Reserve != nil {
-		if err := opts.Reserve(ctx, expectedBytes(im, src.local(), opts.Converter)); err != nil {
+		if err := opts.Reserve(ctx, expectedBytes(f.im, f.src.local(), opts.Converter)); err != nil {
 			return err
 		}
 	}
 	for {
-		err = transfer(ctx, src, im, dir, report, clock, ref, opts)
+		err := f.transfer(ctx)
 		if !isElsewhere(err) || ctx.Err() != nil {
 			return err
 		}
@@ -84,36 +105,48 @@ func removeAll(dir string) error {
 	return err
 }
 
-// transfer gets the layers and converts them.
-func transfer(ctx context.Context, src source, im *image, dir string, report *reporter, clock *stopwatch, ref Reference, opts FetchOptions) error {
-	l, err := startLayers(ctx, src, im, filepath.Join(dir, "layers"), opts.Converter.Streams(), opts.Parallel, report)
+// transfer gets the layers, has them converted, and writes the image's other
+// files.
+func (f *fetching) transfer(ctx context.Context) error {
+	direct := f.other != nil || f.opts.Converter.Streams()
+	l, err := startLayers(ctx, f.src, f.im, filepath.Join(f.dir, "layers"), direct, f.opts.Parallel, f.report)
 	if err != nil {
 		return fmt.Errorf("make work folder: %w", err)
 	}
 	defer l.stop()
-	if err := convert(ctx, opts.Converter, l, dir, report, clock); err != nil {
+	watch := func(p Progress) {
+		f.clock.squashing(p)
+		f.report.report(p)
+	}
+	var m made
+	if f.other != nil {
+		m, err = f.other.convert(ctx, l, watch)
+	} else {
+		m, err = convert(ctx, f.opts.Converter, l, f.dir, watch)
+	}
+	if err != nil {
 		return err
 	}
-	return writeResult(ctx, dir, ref, src, im, l, clock, opts)
+	f.clock.end = time.Now()
+	return f.write(l, m)
 }
 
 // convert runs the converter in a folder of its own and removes what it and
 // the transfer leave behind.
-func convert(ctx context.Context, c Converter, l *layers, dir string, report *reporter, clock *stopwatch) error {
-	work := filepath.Join(dir, "work")
+func convert(ctx context.Context, c Converter, l *layers, dir string, watch ProgressFunc) (made, error) {
+	work, out := filepath.Join(dir, "work"), filepath.Join(dir, store.RootfsName)
 	if err := os.Mkdir(work, 0o700); err != nil {
-		return err
+		return made{}, err
 	}
-	watch := func(p Progress) {
-		clock.squashing(p)
-		report.report(p)
-	}
-	if err := c.Convert(ctx, l, work, filepath.Join(dir, store.RootfsName), watch); err != nil {
-		return err
+	if err := c.Convert(ctx, l, work, out, watch); err != nil {
+		return made{}, err
 	}
 	l.stop()
-	clock.end = time.Now()
-	return errors.Join(os.RemoveAll(work), os.RemoveAll(l.dir))
+	if err := errors.Join(os.RemoveAll(work), os.RemoveAll(l.dir)); err != nil {
+		return made{}, err
+	}
+	size, sum, err := measure(ctx, out)
+	return made{Size: size, SHA256: sum, Uncompressed: l.uncompressed.Load()}, err
 }
 
 // stopwatch notes when the phases of a fetch end.
@@ -138,19 +171,16 @@ func (s *stopwatch) seconds(l *layers) map[string]float64 {
 	return m
 }
 
-func writeResult(ctx context.Context, dir string, ref Reference, src source, im *image, l *layers, clock *stopwatch, opts FetchOptions) error {
-	size, sum, err := measure(ctx, filepath.Join(dir, store.RootfsName))
-	if err != nil {
-		return err
-	}
+// write writes image.json and record.json.
+func (f *fetching) write(l *layers, m made) error {
 	record := store.Record{
-		Digest: im.digest, References: []string{ref.String()}, Source: src.origin(), Created: clock.end.UTC(),
-		Layers: l.Len(), Compressed: l.compressed.Load(), Uncompressed: l.uncompressed.Load(), Squashed: size, SHA256: sum,
-		Seconds: clock.seconds(l), Converter: opts.Converter.Name(), Policy: store.PolicyVersion, Version: opts.Version,
+		Digest: f.im.digest, References: []string{f.ref.String()}, Source: f.src.origin(), Created: f.clock.end.UTC(),
+		Layers: l.Len(), Compressed: l.compressed.Load(), Uncompressed: m.Uncompressed, Squashed: m.Size, SHA256: m.SHA256,
+		Seconds: f.clock.seconds(l), Converter: f.opts.Converter.Name(), Policy: store.PolicyVersion, Version: f.opts.Version,
 	}
 	return errors.Join(
-		store.WriteJSON(filepath.Join(dir, store.ConfigName), 0o444, im.storeManifest()),
-		store.WriteJSON(filepath.Join(dir, store.RecordName), 0o444, record))
+		store.WriteJSON(filepath.Join(f.dir, store.ConfigName), 0o444, f.im.storeManifest()),
+		store.WriteJSON(filepath.Join(f.dir, store.RecordName), 0o444, record))
 }
 
 // measure returns a file's size in bytes and its hash.

@@ -183,26 +183,40 @@ func (l *layers) openLocal(ctx context.Context, i int) (io.ReadCloser, error) {
 	return l.unpacked(counted{v, &l.compressed}, body, i)
 }
 
-// unpacked returns the tar stream inside r. It ends well only if r does, too
-// (all decompressors read on until it ends), and has the layer's diffID.
+// unpacked returns the tar stream inside r, layer i as it was transferred.
 func (l *layers) unpacked(r io.Reader, closer io.Closer, i int) (io.ReadCloser, error) {
-	plain, err := decompress(r)
-	if err != nil {
-		closer.Close()
-		return nil, err
-	}
-	v, err := verify(plain, fmt.Sprintf("content of layer %d", i+1), l.diffIDs[i], -1)
-	if err != nil {
-		return nil, errors.Join(err, plain.Close(), closer.Close())
-	}
-	v.bad = contradiction
-	stream := counted{l.watch(v, PhaseUnpack, i, 0), &l.uncompressed}
-	return readCloser{stream, func() error {
+	t := tarStream{diffID: l.diffIDs[i], layer: i + 1, layers: len(l.descs), progress: l.progress, count: &l.uncompressed}
+	return openTar(r, t, func() error {
 		if !l.src.local() && l.feeds == nil {
 			defer os.Remove(l.path(i))
 		}
-		return errors.Join(plain.Close(), closer.Close())
-	}}, nil
+		return closer.Close()
+	})
+}
+
+// A tarStream says which layer a stream is, and who is told of its bytes.
+type tarStream struct {
+	diffID        v1.Hash
+	layer, layers int // as in Progress
+	progress      *reporter
+	count         *atomic.Int64
+}
+
+// openTar returns the tar stream inside r. It ends well only if r does, too
+// (all decompressors read on until it ends), and has the layer's diffID. Closing
+// it calls end, which is also called on errors.
+func openTar(r io.Reader, t tarStream, end func() error) (io.ReadCloser, error) {
+	plain, err := decompress(r)
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	v, err := verify(plain, fmt.Sprintf("content of layer %d", t.layer), t.diffID, -1)
+	if err != nil {
+		return nil, errors.Join(err, plain.Close(), end())
+	}
+	v.bad = contradiction
+	watched := t.progress.reader(v, Progress{Phase: PhaseUnpack, Layer: t.layer, Layers: t.layers})
+	return readCloser{counted{watched, t.count}, func() error { return errors.Join(plain.Close(), end()) }}, nil
 }
 
 // counted adds what is read through it to n.
