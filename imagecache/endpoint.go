@@ -231,8 +231,8 @@ func (e *endpoint) answerError(resp *http.Response) *statusError {
 	defer resp.Body.Close()
 	s := &statusError{host: e.host, status: resp.StatusCode, anonymous: e.credentials == nil, mirror: e.mirror}
 	s.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	if host := resp.Request.URL.Host; host != e.repo.RegistryStr() {
-		s.host, s.via = host, e.host
+	if resp.Request.Response != nil { // a redirect led there
+		s.host, s.via = resp.Request.URL.Host, e.host
 	}
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	var body struct {

@@ -48,6 +48,7 @@ func (e *statusError) Error() string {
 }
 
 // wantsLogin reports whether a host may answer otherwise to somebody it knows.
+// Where a registry redirects to, an address's signature decides.
 func (e *statusError) wantsLogin() bool {
 	return e.via == "" && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
 }

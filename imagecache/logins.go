@@ -98,6 +98,8 @@ func refused(answer, why error) error {
 		return answer
 	case errors.As(why, &status) && status.login != "":
 		return why // a login was tried: that counts more than the nameless answer
+	case worthRetry(why, 0):
+		return why // who gives tokens has trouble of their own
 	}
 	return fmt.Errorf("%w; %w", answer, why)
 }

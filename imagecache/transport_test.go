@@ -54,6 +54,8 @@ func TestGuardRefusesPlainHTTP(t *testing.T) {
 	}
 }
 
+func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
+
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

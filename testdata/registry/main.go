@@ -1,8 +1,9 @@
 // Command registry serves container images to the tests: no users, plain HTTP
 // or HTTPS under a CA of its own, on loopback or on an address of the test's
-// own network. Repositories below faults/ fail as server.Faults says. It runs
-// as whoever starts it, writes only below --dir and the files that are named,
-// and ends on SIGTERM or SIGINT. What was pushed is there again after a restart.
+// own network. Repositories below faults/ fail as server.Faults says: pulls of
+// HOST/faults/layer.cut.x2/REPO:TAG break off twice. It runs as whoever starts
+// it, writes only below --dir and the files that are named, and ends on SIGTERM
+// or SIGINT. What was pushed is there again after a restart.
 package main
 
 import (

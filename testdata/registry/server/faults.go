@@ -1,17 +1,9 @@
 package server
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/json"
-	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"strconv"
 	"strings"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"sync"
 )
 
 // faultPrefix begins the path of a request that is to fail.
@@ -24,113 +16,141 @@ const Login = "alice:secret"
 // Faults is a Wrap for Options: pulls from the repository faults/HOW/REPO are
 // pulls from REPO that go wrong as HOW says, and all others go through.
 //
-//	status-NNN        every answer has that status; 429 says Retry-After: 1
-//	manifest-NNN      the manifest is there, but no layer: status NNN
-//	auth              401, unless the request has Login by basic authentication
-//	layer-cut         the connection is closed in the middle of a layer
-//	layer-stall       nothing more comes after the middle of a layer
-//	layer-flip        one bit of a layer is another
-//	platform          the tag names an index without an image for this machine
+// HOW is one fault, or several with __ between them. A fault is a TARGET, a
+// KIND and ARGUMENTS, with dots between them. It strikes whatever the target
+// names: any, tag (a manifest by tag), manifest (by digest), blob, config or
+// layer. The argument xN lets it strike the first N times only, counted for
+// each path; without it, it strikes always.
+//
+//	KIND            what happens; arguments in brackets
+//	NNN             that status [after5: Retry-After: 5; date5: the same as a date]
+//	silent          no answer, not even headers
+//	slow            the answer begins late [ms500: by that; 200 ms]
+//	cut             the connection is closed in the middle [at1000: after so many bytes]
+//	stall           nothing more comes after the middle [at1000]
+//	trickle         one byte at a time [ms100: with such pauses; 1 s]
+//	flip            one bit is another, so the digest is wrong
+//	short           the last byte is missing and the length says so
+//	long            there is a byte too much
+//	nolength        no length is announced, the connection's end is the end [at1000: too early]
+//	norange         416 to who asks for a part
+//	whole           all of it to who asks for a part
+//	otherpart       another part than was asked for
+//	redirect        to a store of blobs that refuses logins: [same: on this
+//	                host; other: on another name of it; http: in clear; loop: to
+//	                itself; expired1: the first address has expired; inward: to
+//	                the cloud's metadata address]
+//	type            the content type is that of a web page
+//	html            a web page, with status 200
+//	moves           every other request for a tag is answered with the tag "moved"
+//	platform        the tag names an index without an image for this machine
+//	login           401, unless the request has Login by basic authentication
+//	token           401, unless it has a bearer token, which anybody gets from
+//	                here [uses3: good for so many requests; login: only with Login;
+//	                down: the service that gives tokens answers 503].
+//	                From then on /v2/ itself says where tokens are given
+//
+// Some combinations have older, shorter names:
+//
+//	status-NNN      any.NNN; 429 says Retry-After: 1
+//	manifest-NNN    blob.NNN: the manifest is there, but no layer
+//	auth            any.login
+//	platform        tag.platform
+//	layer-cut, layer-stall, layer-flip
 func Faults(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rest, ok := strings.CutPrefix(req.URL.Path, faultPrefix)
-		how, repo, _ := strings.Cut(rest, "/")
-		if !ok || repo == "" {
-			next.ServeHTTP(w, req)
+	return &faulty{next: next, struck: map[string]int{}, tokens: map[string]int{}}
+}
+
+type faulty struct {
+	next http.Handler
+
+	mu     sync.Mutex
+	struck map[string]int // how often a fault did, by fault and path
+	tokens map[string]int // how many requests each is still good for
+	issued int
+
+	challenge string // once a token was missing, what /v2/ answers with
+}
+
+// ServeHTTP implements http.Handler.
+func (f *faulty) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	switch {
+	case strings.HasPrefix(req.URL.Path, tokenPrefix):
+		f.giveToken(w, req)
+		return
+	case req.URL.Path == "/v2/" && f.challenged(w):
+		return
+	case strings.HasPrefix(req.URL.Path, storePrefix):
+		f.serveStored(w, req)
+		return
+	}
+	rest, ok := strings.CutPrefix(req.URL.Path, faultPrefix)
+	how, repo, _ := strings.Cut(rest, "/")
+	if !ok || repo == "" {
+		f.next.ServeHTTP(w, req)
+		return
+	}
+	inner := req.Clone(req.Context())
+	inner.URL.Path = "/v2/" + repo
+	f.fail(w, &request{Request: inner, outer: req.URL.Path}, parseFaults(how))
+}
+
+// A request is on its way to the registry behind the faults.
+type request struct {
+	*http.Request
+	outer  string // the path that the client asked for
+	answer *answer
+}
+
+// fail applies the first fault that strikes and says so by answering.
+func (f *faulty) fail(w http.ResponseWriter, req *request, faults []fault) {
+	for _, fault := range faults {
+		if !f.hits(req, fault.target) {
+			continue
+		}
+		if fault.times > 0 && !f.strikes(fault, req) {
+			continue
+		}
+		if f.strike(w, req, fault) {
 			return
 		}
-		req = req.Clone(req.Context())
-		req.URL.Path = "/v2/" + repo
-		fail(w, req, how, next)
-	})
+	}
+	f.next.ServeHTTP(w, req.Request)
 }
 
-// smallest is the size in bytes from which a blob is taken for a layer, not
-// for a config.
-const smallest = 64 << 10
-
-func fail(w http.ResponseWriter, req *http.Request, how string, next http.Handler) {
-	kind, number, _ := strings.Cut(how, "-")
-	status, _ := strconv.Atoi(number)
-	blob := strings.Contains(req.URL.Path, "/blobs/")
-	switch {
-	case kind == "status" && status >= 400, kind == "manifest" && status >= 400 && blob:
-		refuse(w, status)
-	case how == "auth" && !loggedIn(req):
-		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-		refuse(w, http.StatusUnauthorized)
-	case how == "platform" && !strings.Contains(req.URL.Path, "sha256:"):
-		otherPlatform(w, req, next)
-	case kind == "layer" && blob:
-		spoil(w, req, number, next)
-	default:
-		next.ServeHTTP(w, req)
-	}
+// strikes counts.
+func (f *faulty) strikes(fault fault, req *request) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	key := fault.text + " " + req.outer
+	f.struck[key]++
+	return f.struck[key] <= fault.times
 }
 
-func loggedIn(req *http.Request) bool {
-	name, password, ok := req.BasicAuth()
-	return ok && name+":"+password == Login
-}
-
-func refuse(w http.ResponseWriter, status int) {
-	if status == http.StatusTooManyRequests {
-		w.Header().Set("Retry-After", "1")
+// strike does what a fault says. It returns false when the fault lets this
+// request through.
+func (f *faulty) strike(w http.ResponseWriter, req *request, fault fault) bool {
+	if status := fault.status(); status > 0 {
+		refuse(w, status, fault.retryAfter())
+		return true
 	}
-	w.WriteHeader(status)
-	fmt.Fprintf(w, `{"errors":[{"code":"TEST","message":"refused on purpose"}]}`)
-}
-
-// answer is what next says to req.
-func answer(req *http.Request, next http.Handler) *httptest.ResponseRecorder {
-	rec := httptest.NewRecorder()
-	next.ServeHTTP(rec, req)
-	return rec
-}
-
-// otherPlatform wraps the manifest into an index that has it for a machine
-// that nobody tests on.
-func otherPlatform(w http.ResponseWriter, req *http.Request, next http.Handler) {
-	real := answer(req, next)
-	sum := sha256.Sum256(real.Body.Bytes())
-	index, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2, MediaType: types.OCIImageIndex,
-		Manifests: []v1.Descriptor{{
-			MediaType: types.OCIManifestSchema1, Size: int64(real.Body.Len()),
-			Digest:   v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%x", sum)},
-			Platform: &v1.Platform{OS: "linux", Architecture: "s390x"},
-		}},
-	})
-	if err != nil || real.Code != http.StatusOK {
-		refuse(w, http.StatusNotFound)
-		return
-	}
-	w.Header().Set("Content-Type", string(types.OCIImageIndex))
-	_, _ = w.Write(index)
-}
-
-// spoil sends a layer, but not as it is.
-func spoil(w http.ResponseWriter, req *http.Request, how string, next http.Handler) {
-	real := answer(req, next)
-	body := bytes.Clone(real.Body.Bytes())
-	for name, values := range real.Header() {
-		w.Header()[name] = values
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(real.Code)
-	if len(body) < smallest || req.Method != http.MethodGet {
-		_, _ = w.Write(body)
-		return
-	}
-	if how == "flip" {
-		body[len(body)/2] ^= 1
-		_, _ = w.Write(body)
-		return
-	}
-	_, _ = w.Write(body[:len(body)/2])
-	_ = http.NewResponseController(w).Flush()
-	if how == "stall" {
+	switch fault.kind {
+	case "login":
+		return f.wantLogin(w, req)
+	case "token":
+		return f.wantToken(w, req, fault)
+	case "redirect":
+		return f.redirect(w, req, fault)
+	case "platform":
+		return f.otherPlatform(w, req)
+	case "moves":
+		return f.move(w, req, fault)
+	case "silent":
 		<-req.Context().Done()
+		panic(http.ErrAbortHandler) // closes the connection
+	case "slow":
+		pause(req, fault.milliseconds(200))
+		return false
 	}
-	panic(http.ErrAbortHandler) // closes the connection
+	return f.spoil(w, req, fault)
 }

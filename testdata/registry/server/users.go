@@ -53,7 +53,7 @@ func (u *Users) Wrap(next http.Handler) http.Handler {
 		case !known:
 			u.challenge(w, req)
 		case !mayRead(user, req.URL.Path):
-			refuse(w, http.StatusForbidden)
+			refuse(w, http.StatusForbidden, "")
 		default:
 			next.ServeHTTP(w, req)
 		}
@@ -83,7 +83,7 @@ func (u *Users) byPassword(req *http.Request) (user string, known bool) {
 func (u *Users) issue(w http.ResponseWriter, req *http.Request) {
 	user, known := u.byPassword(req)
 	if !known {
-		refuse(w, http.StatusUnauthorized)
+		refuse(w, http.StatusUnauthorized, "")
 		return
 	}
 	token := "token-" + rand.Text()
@@ -102,7 +102,7 @@ func (u *Users) challenge(w http.ResponseWriter, req *http.Request) {
 		challenge = fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, req.Host)
 	}
 	w.Header().Set("WWW-Authenticate", challenge)
-	refuse(w, http.StatusUnauthorized)
+	refuse(w, http.StatusUnauthorized, "")
 }
 
 func mayRead(user, path string) bool {
