@@ -54,6 +54,23 @@ func (w *worker) fromCluster(ctx context.Context, st *store.Store, lock *store.L
 	return none, err
 }
 
+// clusterHas says whether d needs no registry.
+func (w *worker) clusterHas(ctx context.Context, d store.Digest) bool {
+	if w.cfg.Cluster.Dir == "" {
+		return false
+	}
+	c, err := w.cfg.Cluster.open(ctx)
+	if err != nil {
+		return false // fromCluster says so
+	}
+	src, err := c.Open(ctx, d)
+	if err != nil {
+		return false
+	}
+	src.Close()
+	return true
+}
+
 // goOnWithout has the image pulled by this node, for itself.
 func (w *worker) goOnWithout(err error) error {
 	w.withoutCluster = true

@@ -109,7 +109,7 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 }
 
 // digest says which image is meant: the one that submission pinned, else one
-// whose digest the reference names and the store has, else the registry says.
+// whose digest the reference names and a store has, else the registry says.
 func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, error) {
 	if w.req.Digest != "" {
 		return store.ParseDigest(w.req.Digest)
@@ -119,7 +119,7 @@ func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, err
 		return store.Digest{}, err
 	}
 	if !ref.Digest().IsZero() {
-		if _, err := st.Get(ref.Digest()); err == nil {
+		if _, err := st.Get(ref.Digest()); err == nil || w.clusterHas(ctx, ref.Digest()) {
 			return ref.Digest(), nil
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-hpc/berth/fault"
 )
 
@@ -211,7 +213,7 @@ func (c *Cluster) lock(ctx context.Context, d Digest, waiting Progress) (l *Lock
 			return nil, nil, lockError(ctx, d, err)
 		}
 		if len(waitedFor) > 0 {
-			if _, err := os.Lstat(filepath.Join(c.imagesDir(), key)); err == nil {
+			if c.published(key) {
 				return nil, nil, nil
 			}
 			if before = c.failureOf(d, waitedFor); before.final() {
@@ -228,6 +230,18 @@ func (c *Cluster) lock(ctx context.Context, d Digest, waiting Progress) (l *Lock
 			return l, before, nil
 		}
 	}
+}
+
+// published looks by way of a folder that it opens: over NFS that asks the
+// server, where a name that was missing a moment ago might be remembered so.
+func (c *Cluster) published(key string) bool {
+	dir, err := openTrustedDir(c.root, "images", "sha256")
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	var st unix.Stat_t
+	return unix.Fstatat(int(dir.Fd()), key, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
 func lockError(ctx context.Context, d Digest, err error) error {
