@@ -25,4 +25,10 @@
 //
 // What it does not know: times, extended attributes, mmap for writing (each
 // change is a write; mmap for reading works), devices.
+//
+// The process that serves it must not wait for it outside of a system call that
+// Go's scheduler knows of: it hangs when the garbage collector wants all threads
+// to stop. So it may use files, but start programs neither from there nor with
+// their folder there (exec.Cmd's Dir is changed to between fork and exec), and
+// map files with MAP_POPULATE.
 package faultfs

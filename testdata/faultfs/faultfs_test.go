@@ -280,8 +280,7 @@ func TestClose(t *testing.T) {
 func TestKill(t *testing.T) {
 	f := Mount(t)
 	f.Plan(Kill(3, func(pid int) { _ = unix.Kill(pid, unix.SIGKILL) }))
-	cmd := exec.CommandContext(t.Context(), "mkdir", "1", "2", "3", "4")
-	cmd.Dir = f.Dir()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `cd "$0" && exec mkdir 1 2 3 4`, f.Dir())
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Exited() {
@@ -323,7 +322,7 @@ func TestFileSystem(t *testing.T) {
 	h, err := os.Open(d + "/a")
 	must(t, err)
 	defer h.Close()
-	mapped, err := unix.Mmap(int(h.Fd()), 0, 3, unix.PROT_READ, unix.MAP_SHARED)
+	mapped, err := unix.Mmap(int(h.Fd()), 0, 3, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
 	must(t, err)
 	defer func() { _ = unix.Munmap(mapped) }()
 	if !bytes.Equal(mapped, []byte("abc")) {
