@@ -112,7 +112,8 @@ func (c countingConverter) Convert(ctx context.Context, l LayerSource, work, out
 type helper struct {
 	uid    int
 	binary string
-	dir    string // of the store and the count
+	dir    string // home, and where the count is
+	store  string // "" is in dir
 }
 
 // newHelper prepares a process that runs as uid, or as the caller if that is
@@ -155,7 +156,13 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-func (h *helper) storeDir() string  { return filepath.Join(h.dir, "store") }
+func (h *helper) storeDir() string {
+	if h.store != "" {
+		return h.store
+	}
+	return filepath.Join(h.dir, "store")
+}
+
 func (h *helper) countFile() string { return filepath.Join(h.dir, "count") }
 
 // command returns the process that pulls ref, not started.

@@ -92,7 +92,7 @@ func checkWarm(t *testing.T, r *testRegistry, s *store.Store, ref Reference) {
 	}
 }
 
-func checkNoLeftovers(t *testing.T, root string) {
+func checkNoLeftovers(t testing.TB, root string) {
 	t.Helper()
 	for _, dir := range []string{"tmp", "images/.new"} {
 		entries, err := os.ReadDir(filepath.Join(root, dir))
