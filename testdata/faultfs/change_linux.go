@@ -55,33 +55,34 @@ func (r *requests) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out
 	n, status := r.make(Create, &in.InHeader, name, syscall.S_IFREG|in.Mode&0o7777, "")
 	if status.Ok() {
 		n.entry(&out.EntryOut)
-		out.Fh = handle(in.Flags)
+		out.Fh = r.opened(n, in.Flags)
 	}
 	return status
 }
 
-// Handles of files say whether they may write.
-const (
-	reader = 0
-	writer = 1
-)
+// A handle is one open(2) of a file.
+type handle struct {
+	writes bool
+	told   int // up to which failure to sync
+}
 
-func handle(flags uint32) uint64 {
-	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
-		return reader
-	}
-	return writer
+func (f *FS) opened(n *inode, flags uint32) uint64 {
+	f.open++
+	f.files[f.open] = &handle{writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY, told: n.failed.n}
+	return f.open
 }
 
 // Open implements fuse.RawFileSystem.
 func (r *requests) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, status := r.node(in.NodeId)
+	n, status := r.node(in.NodeId)
 	if status.Ok() && in.Flags&syscall.O_TRUNC != 0 {
 		status = r.resize(&in.InHeader, Truncate, 0)
 	}
-	out.Fh = handle(in.Flags)
+	if status.Ok() {
+		out.Fh = r.opened(n, in.Flags)
+	}
 	return status
 }
 
@@ -291,38 +292,51 @@ func (r *requests) setAttr(n *inode, in *fuse.SetAttrIn) fuse.Status {
 func (r *requests) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, status := r.node(in.NodeId); !status.Ok() || in.Fh == reader || !r.dirty[in.NodeId] {
+	if _, status := r.node(in.NodeId); !status.Ok() || !r.files[in.Fh].writes || !r.dirty[in.NodeId] {
 		return status
 	}
-	return r.sync(&in.InHeader, Close)
+	return r.sync(&in.InHeader, Close, in.Fh)
 }
 
-func (r *requests) sync(h *fuse.InHeader, kind Kind) fuse.Status {
-	return r.do(h, Op{Kind: kind, Path: r.live.path(h.NodeId), change: change{ino: h.NodeId}})
+// sync syncs an inode, or says that an earlier one failed if that is news to
+// whoever has the handle.
+func (r *requests) sync(h *fuse.InHeader, kind Kind, fh uint64) fuse.Status {
+	n, status := r.node(h.NodeId)
+	if !status.Ok() {
+		return status
+	}
+	status = r.do(h, Op{Kind: kind, Path: r.live.path(n.id), change: change{ino: n.id}})
+	if !status.Ok() {
+		n.failed = failure{n.failed.n + 1, syscall.Errno(status)}
+	}
+	if file := r.files[fh]; file != nil && file.told < n.failed.n {
+		file.told = n.failed.n
+		return fuse.Status(n.failed.err)
+	}
+	return status
 }
 
 // Release implements fuse.RawFileSystem.
-func (*requests) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+func (r *requests) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.files, in.Fh)
+}
 
 // Fsync implements fuse.RawFileSystem.
 func (r *requests) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, status := r.node(in.NodeId); !status.Ok() {
-		return status
-	}
+	kind := Fsync
 	if in.FsyncFlags&1 != 0 {
-		return r.sync(&in.InHeader, Fdatasync)
+		kind = Fdatasync
 	}
-	return r.sync(&in.InHeader, Fsync)
+	return r.sync(&in.InHeader, kind, in.Fh)
 }
 
 // FsyncDir implements fuse.RawFileSystem.
 func (r *requests) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, status := r.node(in.NodeId); !status.Ok() {
-		return status
-	}
-	return r.sync(&in.InHeader, FsyncDir)
+	return r.sync(&in.InHeader, FsyncDir, in.Fh)
 }

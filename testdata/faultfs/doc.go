@@ -19,7 +19,7 @@
 //     in any order, writes also in part, or with their length but without their
 //     bytes.
 //   - A sync that fails loses what it should have written, and the next one
-//     says nothing of it.
+//     says nothing of it, but, as on Linux, to those who had the file open.
 //
 // Disk lays out one such state as a folder; a Survival picks it.
 //

@@ -27,7 +27,8 @@ type FS struct {
 	cut   bool
 	full  bool
 	lists map[uint64][]fuse.DirEntry // open folders, as they were
-	open  uint64                     // folder opened last
+	files map[uint64]*handle         // open files
+	open  uint64                     // the last handle of either
 }
 
 // Mount mounts an empty file system, whose root belongs to the caller, for the
@@ -57,7 +58,8 @@ func Mount(t testing.TB) *FS {
 // New mounts an empty file system at dir. As root every user can reach it.
 func New(dir string) (*FS, error) {
 	root := newInode(rootID, attr{unix.S_IFDIR | 0o755, uint32(os.Geteuid()), uint32(os.Getegid())})
-	f := &FS{dir: dir, live: tree{rootID: root}, next: rootID, dirty: map[uint64]bool{}, lists: map[uint64][]fuse.DirEntry{}}
+	f := &FS{dir: dir, live: tree{rootID: root}, next: rootID, dirty: map[uint64]bool{}}
+	f.lists, f.files = map[uint64][]fuse.DirEntry{}, map[uint64]*handle{}
 	f.Settle()
 	isRoot := os.Geteuid() == 0
 	server, err := fuse.NewServer(&requests{fuse.NewDefaultRawFileSystem(), f}, dir, &fuse.MountOptions{

@@ -236,7 +236,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestFailedSyncLosesData: the next sync succeeds and brings nothing back.
+// TestFailedSyncLosesData: the next sync succeeds and brings nothing back. Of
+// other descriptors those hear of it that were open.
 func TestFailedSyncLosesData(t *testing.T) {
 	f := Mount(t)
 	must(t, write(f.Dir()+"/a", ""))
@@ -244,13 +245,20 @@ func TestFailedSyncLosesData(t *testing.T) {
 	h, err := os.OpenFile(f.Dir()+"/a", os.O_WRONLY, 0)
 	must(t, err)
 	defer h.Close()
+	other, err := os.Open(f.Dir() + "/a")
+	must(t, err)
+	defer other.Close()
 	_, err = h.WriteString("lost")
 	must(t, err)
 	f.Plan(IOError(2))
 	if err := h.Sync(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v", err)
 	}
-	must(t, h.Sync())
+	must(t, h.Sync(), syncPath(f.Dir()+"/a"))
+	if err := other.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("who had the file open got %v", err)
+	}
+	must(t, other.Sync())
 	checkDisk(t, f, all, Everything(), "a=")
 }
 

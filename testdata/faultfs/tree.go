@@ -19,8 +19,15 @@ type inode struct {
 	names  map[string]uint64 // of a folder
 	nlink  uint32
 	mtime  time.Time
+	failed failure // the last sync that failed
 	up     uint64 // the folder and
 	name   string // name by which it was last known, for messages
+}
+
+// A failure is told once to each descriptor that was open when it happened.
+type failure struct {
+	n   int // which it is, of this inode
+	err syscall.Errno
 }
 
 func newInode(id uint64, a attr) *inode {
