@@ -79,6 +79,12 @@ func (f *FS) step(o Op) syscall.Errno {
 	return o.Err
 }
 
+func (f *FS) isCut() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cut
+}
+
 // note keeps account of which inodes have bytes that are not on disk.
 func (f *FS) note(o *Op) {
 	switch {
