@@ -179,6 +179,9 @@ func killAfter(t *testing.T, f *faultfs.FS, n int, cmd *exec.Cmd) {
 	}
 	err = cmd.Wait()
 	f.Heal()
+	if err == nil && len(f.Ops()) < n {
+		return // mksquashfs does not always do the same
+	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Exited() {
 		t.Fatalf("was not killed: %v, %s", err, out.String())

@@ -45,7 +45,7 @@ func helperMain(text string) error {
 		unix.Umask(0o077)
 	}
 	if tree := os.Getenv("BERTH_TEST_SQUASH"); tree != "" {
-		return Umoci{Mksquashfs: os.Getenv("BERTH_TEST_PROGRAM")}.squash(ctx, tree, tree+".sqfs", nil)
+		return Umoci{Mksquashfs: os.Getenv("BERTH_TEST_PROGRAM")}.squash(ctx, tree, filepath.Join(tree, "out.sqfs"), nil)
 	}
 	if n, _ := strconv.Atoi(os.Getenv("BERTH_TEST_ENTRIES")); n > 0 {
 		return Stream{}.Convert(ctx, oneLayer{manyEntries(n)}, "", text, nil)

@@ -33,13 +33,20 @@ func (u Umoci) squash(ctx context.Context, tree, out string, progress ProgressFu
 	cmd.WaitDelay = 5 * time.Second
 	// An orphan would go on writing into a folder that is swept.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
 	stop := watchSize(out, progress)
 	err = runLocked(cmd)
 	stop()
 	if err != nil && ctx.Err() == nil {
+		f.Close()
 		return squashError(err, said.String())
 	}
-	return errors.Join(err, context.Cause(ctx))
+	// It does not look at what close says, where a network file system reports a
+	// full disk. Who had the file open before hears of that by a sync.
+	return errors.Join(err, context.Cause(ctx), f.Sync(), f.Close())
 }
 
 func (u Umoci) program() (string, error) {
