@@ -17,6 +17,8 @@ type cli struct {
 
 	Run        runCmd        `cmd:"" help:"Run a command in an image."`
 	Pull       pullCmd       `cmd:"" help:"Get an image and keep it ready."`
+	Push       pushCmd       `cmd:"" help:"Write a container or an image to a registry."`
+	Save       saveCmd       `cmd:"" help:"Write a container or an image to a file or folder."`
 	Images     imagesCmd     `cmd:"" help:"List the images at hand."`
 	Inspect    inspectCmd    `cmd:"" help:"Show what an image is and where it came from."`
 	Verify     verifyCmd     `cmd:"" help:"Read the images at hand and find damaged ones."`

@@ -159,6 +159,10 @@ func phaseText(p imagecache.Phase) string {
 		return "unpacking"
 	case imagecache.PhaseSquash:
 		return "compressing"
+	case imagecache.PhasePush:
+		return "pushing"
+	case imagecache.PhaseSave:
+		return "saving"
 	case imagecache.PhasePublish:
 		return "storing"
 	}

@@ -52,20 +52,33 @@ func unpack(ctx context.Context, lock *store.Lock, image store.Image, tree strin
 		return err
 	}
 	part := filepath.Join(work, "tree")
-	cmd := exec.CommandContext(ctx, "unsquashfs", "-no-progress", "-quiet", "-dest", part, image.Rootfs())
-	if out, err := cmd.CombinedOutput(); err != nil {
+	program, err := exec.LookPath("unsquashfs")
+	if err == nil {
+		err = unsquash(ctx, program, part, image.Rootfs())
+	}
+	if err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
 			return &fault.Error{
 				Op: "unpack image", Arg: image.Digest().String(), Blame: fault.Site, Err: err,
 				Remedy: "install the squashfs-tools package",
 			}
 		}
-		return fmt.Errorf("unsquashfs: %w: %s", err, lastLine(string(out)))
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(tree), 0o700); err != nil {
 		return err
 	}
 	return os.Rename(part, tree)
+}
+
+// unsquash unpacks an image with the modes that it has: unsquashfs applies the
+// umask, unless root runs it.
+func unsquash(ctx context.Context, program, to, image string) error {
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `umask 0 && exec "$@"`, "sh", program, "-no-progress", "-quiet", "-dest", to, image)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("unsquashfs: %w: %s", err, lastLine(string(out)))
+	}
+	return nil
 }
 
 func lastLine(text string) string {
