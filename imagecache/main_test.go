@@ -58,6 +58,9 @@ func helperMain(text string) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv("BERTH_TEST_COLLECT") != "" {
+		return collectOn(ctx, s)
+	}
 	im, err := Pull(ctx, s, ref, FetchOptions{
 		Converter: countingConverter{helperConverter(), os.Getenv("BERTH_TEST_COUNT")},
 		Progress:  killAt(Phase(os.Getenv("BERTH_TEST_KILL"))),
@@ -67,6 +70,17 @@ func helperMain(text string) error {
 	}
 	fmt.Println(im.Dir())
 	return nil
+}
+
+// collectOn removes garbage and images, as many as nobody uses, until it is
+// killed.
+func collectOn(ctx context.Context, s *store.Store) error {
+	space := store.Space{Store: s, Users: store.Processes{}, Limits: store.Limits{Quota: 1}}
+	for {
+		if _, err := space.Collect(ctx, store.Collection{}); err != nil {
+			return err
+		}
+	}
 }
 
 // helperConverter is the one that $BERTH_TEST_CONVERTER names, Umoci if none.

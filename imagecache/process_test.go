@@ -1,7 +1,6 @@
 package imagecache
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -16,32 +15,6 @@ import (
 
 	"github.com/berth-hpc/berth/imagecache/store"
 )
-
-// TestManyProcessesConvertOnce starts many pulls of one image at once.
-func TestManyProcessesConvertOnce(t *testing.T) {
-	r := newTestRegistry(t)
-	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, strings.Repeat("content", 1<<16)))))
-	h := newHelper(t, nobodyID)
-	var cmds []*exec.Cmd
-	outs := make([]bytes.Buffer, 12)
-	for i := range outs {
-		cmd := h.command(testContext(t), ref)
-		cmd.Stdout, cmd.Stderr = &outs[i], &outs[i]
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		cmds = append(cmds, cmd)
-	}
-	for i, cmd := range cmds {
-		if err := cmd.Wait(); err != nil || outs[i].String() != outs[0].String() {
-			t.Errorf("%v: %s", err, outs[i].String())
-		}
-	}
-	if n := h.conversions(t); n != 1 {
-		t.Errorf("%d conversions", n)
-	}
-	checkNoLeftovers(t, h.storeDir())
-}
 
 // TestCrash kills a pull in each of its phases. Nothing may be visible, and
 // the next pull must work and clean up.

@@ -20,8 +20,8 @@ type inode struct {
 	nlink  uint32
 	mtime  time.Time
 	failed failure // the last sync that failed
-	up     uint64 // the folder and
-	name   string // name by which it was last known, for messages
+	up     uint64  // the folder and
+	name   string  // name by which it was last known, for messages
 }
 
 // A failure is told once to each descriptor that was open when it happened.
