@@ -28,7 +28,7 @@ func fuseMissing() error {
 // the image's size on disk, so it is only for machines where users can't
 // mount.
 func (s *session) unpacked(ctx context.Context, image store.Image, images *store.Store, missing error) (string, error) {
-	tree := filepath.Join(images.Root(), "unpacked", store.Key(image.Digest()))
+	tree := image.Tree()
 	if _, err := os.Lstat(tree); err == nil {
 		return tree, nil
 	}
@@ -42,11 +42,11 @@ func (s *session) unpacked(ctx context.Context, image store.Image, images *store
 	}
 	s.log.Warnf("unpacking the image to %s, because images can't be mounted here (%v)", tree, missing)
 	return tree, fault.Wrap("unpack image", image.Digest().String(), fault.Site,
-		"make room in "+images.Root()+", or have FUSE made available: then nothing is unpacked", unpack(ctx, lock, image, tree))
+		"make room in "+images.Root()+", or have FUSE made available: then nothing is unpacked", unpack(ctx, lock, image))
 }
 
-// unpack makes tree appear complete or not at all.
-func unpack(ctx context.Context, lock *store.Lock, image store.Image, tree string) error {
+// unpack makes the image's tree appear complete or not at all.
+func unpack(ctx context.Context, lock *store.Lock, image store.Image) error {
 	work, err := lock.TempDir(os.Geteuid(), os.Getegid())
 	if err != nil {
 		return err
@@ -65,10 +65,7 @@ func unpack(ctx context.Context, lock *store.Lock, image store.Image, tree strin
 		}
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(tree), 0o700); err != nil {
-		return err
-	}
-	return os.Rename(part, tree)
+	return lock.PublishTree(part, image)
 }
 
 // unsquash unpacks an image with the modes that it has: unsquashfs applies the

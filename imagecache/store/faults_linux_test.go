@@ -279,3 +279,99 @@ func TestFaultsOfRemove(t *testing.T) {
 		},
 	}.Run(t)
 }
+
+// TestFaultsOfTree interrupts the unpacking of an image. The tree is complete
+// or not there.
+func TestFaultsOfTree(t *testing.T) {
+	d := digest('a')
+	unpack := func(dir string) error { return unpackTree(dir, d) }
+	faultfs.Trial{
+		Seeds:   seeds,
+		Prepare: func(t testing.TB, dir string) { pulled(t, dir, d) },
+		Do:      unpack,
+		Check: func(t testing.TB, dir string, err error) {
+			checkBlame(t, err)
+			checkTree(t, dir, d)
+			if err := unpack(dir); err != nil {
+				t.Errorf("the next: %v", err)
+			}
+			if !checkTree(t, dir, d) {
+				t.Error("afterwards there is no tree")
+			}
+			checkClean(t, dir)
+		},
+	}.Run(t)
+}
+
+func unpackTree(root string, d Digest) (err error) {
+	s, err := Open(root)
+	if err != nil {
+		return err
+	}
+	s.syncAll = syncEach
+	im, err := s.Get(d)
+	if err != nil {
+		return err
+	}
+	l, err := s.Lock(context.Background(), d, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Release()) }()
+	if _, err := os.Stat(im.Tree()); err == nil {
+		return nil
+	}
+	work, err := l.TempDir(os.Geteuid(), os.Getegid())
+	if err != nil {
+		return err
+	}
+	part := filepath.Join(work, "tree")
+	err = errors.Join(os.Mkdir(part, 0o755), os.Mkdir(part+"/bin", 0o755),
+		os.WriteFile(part+"/bin/tool", []byte(rootfs), 0o755), os.WriteFile(part+"/f", []byte("f"), 0o644))
+	if err != nil {
+		return siteError("unpack", d.String(), err)
+	}
+	return l.PublishTree(part, im)
+}
+
+// syncEach does what syncfs(2) does, in a way that faultfs hears of.
+func syncEach(dir string) error {
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return syncDir(path)
+	})
+}
+
+// checkTree wants the tree to be complete, and says whether there is one.
+func checkTree(t testing.TB, root string, d Digest) bool {
+	t.Helper()
+	s, err := Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := s.Get(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(im.Tree()); err != nil {
+		return false
+	}
+	for name, want := range map[string]string{"bin/tool": rootfs, "f": "f"} {
+		if got, err := os.ReadFile(filepath.Join(im.Tree(), name)); err != nil || string(got) != want {
+			t.Errorf("visible, but %s: %.20q, %v", name, got, err)
+		}
+	}
+	return true
+}
+
+// TestSyncFileSystem: what stands for syncfs(2) above is not what runs.
+func TestSyncFileSystem(t *testing.T) {
+	if err := syncFileSystem(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if err := syncFileSystem(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -60,6 +60,9 @@ type Store struct {
 	// step is told what Publish has just done; the crash test ends the
 	// process there. Nil otherwise.
 	step func(string)
+	// syncAll brings a folder to disk with all that is below it. Nil is
+	// syncfs(2), which not every file system hears of; tests set another.
+	syncAll func(dir string) error
 }
 
 // Open returns the store at root, an absolute path. It creates what is
