@@ -141,7 +141,7 @@ func (r *requests) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 		names: []nameChange{{in.NodeId, name, n.id}},
 	}})
 	if status.Ok() {
-		n.nlink++
+		n.nlink, n.linked = n.nlink+1, true
 		n.entry(out)
 	}
 	return status

@@ -97,6 +97,9 @@ func (d *disk) done(o *Op) {
 		return
 	}
 	d.tree.bear(o.change.born)
+	if o.Kind == Link {
+		d.tree[o.change.names[0].ino].linked = true
+	}
 	for dir, group := range byFolder(o.change.names) {
 		d.names[dir] = append(d.names[dir], group)
 		d.pending = append(d.pending, dir)

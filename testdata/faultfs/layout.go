@@ -39,7 +39,9 @@ func (l *layout) entry(ino uint64, at string, above []uint64) error {
 	if n.isDir() {
 		return l.folder(ino, at, above)
 	}
-	if first := l.files[ino]; first != "" {
+	// The halves of a rename that came to disk are no second name: what fsck
+	// makes of them are two files.
+	if first := l.files[ino]; first != "" && n.linked {
 		return os.Link(first, at)
 	}
 	l.files[ino] = at

@@ -18,6 +18,7 @@ type inode struct {
 	target string            // of a symbolic link
 	names  map[string]uint64 // of a folder
 	nlink  uint32
+	linked bool // by link(2), once
 	mtime  time.Time
 	failed failure // the last sync that failed
 	up     uint64  // the folder and
