@@ -85,7 +85,8 @@ func (c *Cluster) prepare() error {
 	if !c.opts.Writer {
 		return nil
 	}
-	if _, err := os.Lstat(c.leasesDir()); err == nil {
+	const leasesMode = 0o755
+	if info, err := os.Lstat(c.leasesDir()); err == nil && info.Mode().Perm() == leasesMode {
 		return nil // made last
 	}
 	for _, dir := range []struct {
@@ -98,17 +99,25 @@ func (c *Cluster) prepare() error {
 		{c.removedDir(), 0o700},
 		{c.tmpDir(), 0o711},
 		{c.locksDir(), 0o755},
-		{c.leasesDir(), 0o755},
+		{c.leasesDir(), leasesMode},
 	} {
-		err := os.Mkdir(dir.path, dir.mode)
-		if err == nil {
-			err = os.Chmod(dir.path, dir.mode) // whatever the umask
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := makeShared(dir.path, dir.mode); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// makeShared makes a folder, with its rights whatever the umask, and brings both
+// to disk: which folder is made last is to mean something after a crash, too.
+func makeShared(path string, mode os.FileMode) error {
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(path), syncDir(filepath.Dir(path)))
 }
 
 func (c *Cluster) removedDir() string { return filepath.Join(c.root, "images", ".removed") }
