@@ -5,8 +5,9 @@ import (
 	"bytes"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/berth-hpc/berth/imagecache/inflate"
 )
 
 // maxZstdWindow bounds the memory that one zstd layer may claim, in bytes.
@@ -22,22 +23,30 @@ type readCloser struct {
 // Close implements io.Closer.
 func (r readCloser) Close() error { return r.close() }
 
-// unpacking says of a decompressor's errors that the layer is to blame, unless
-// reading on to the end of what it reads from shows that the bytes are not the ones that
-// were pushed.
-type unpacking struct {
+// explain says of a decompressor's error that the layer is to blame, unless
+// reading on to the end of what it reads from shows that the bytes are not the
+// ones that were pushed.
+func explain(err error, from io.Reader) error {
+	if isOurs(err) {
+		return err
+	}
+	if _, rest := io.Copy(io.Discard, from); rest != nil && isOurs(rest) {
+		return rest
+	}
+	return damaged("a layer cannot be decompressed: %w", err)
+}
+
+// explaining is a decompressor whose errors are explained.
+type explaining struct {
 	io.Reader
 	from io.Reader
 }
 
 // Read implements io.Reader.
-func (u unpacking) Read(p []byte) (int, error) {
-	n, err := u.Reader.Read(p)
-	if err != nil && err != io.EOF && !isOurs(err) {
-		if _, rest := io.Copy(io.Discard, u.from); rest != nil && isOurs(rest) {
-			return n, rest
-		}
-		err = damaged("a layer cannot be decompressed: %w", err)
+func (e explaining) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		err = explain(err, e.from)
 	}
 	return n, err
 }
@@ -52,17 +61,14 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	}
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(br)
-		if err != nil {
-			return nil, damaged("a layer is not gzip: %w", err)
-		}
-		return readCloser{unpacking{z, br}, z.Close}, nil
+		z := inflate.NewReader(br, func(err error) error { return explain(err, br) })
+		return readCloser{z, z.Close}, nil
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			return nil, damaged("a layer is not zstd: %w", err)
 		}
-		return readCloser{unpacking{z, br}, func() error { z.Close(); return nil }}, nil
+		return readCloser{explaining{z, br}, func() error { z.Close(); return nil }}, nil
 	}
 	return readCloser{br, func() error { return nil }}, nil
 }

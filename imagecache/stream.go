@@ -104,7 +104,7 @@ type conversion struct {
 }
 
 func (s Stream) begin(f *os.File) (*conversion, error) {
-	w, err := squashfs.NewWriter(f, squashfs.Options{Workers: s.Workers})
+	w, err := squashfs.NewWriter(&writeback{File: f}, squashfs.Options{Workers: s.Workers})
 	if err != nil {
 		return nil, fmt.Errorf("write squashfs: %w", err)
 	}

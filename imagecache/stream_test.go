@@ -216,3 +216,24 @@ type readerFunc func([]byte) (int, error)
 
 // Read implements io.Reader.
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestWriteback: the disk is told to begin, with whole pages, and the file is
+// what was written.
+func TestWriteback(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := &writeback{File: f}
+	const size = 2*writebackStep + 12_345
+	if n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(zeros{}, size), make([]byte, 77_777)); n != size || err != nil {
+		t.Fatal(n, err)
+	}
+	if w.begun < writebackStep || w.begun > size || w.begun%4096 != 0 {
+		t.Errorf("begun with %d bytes", w.begun)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != size {
+		t.Errorf("%d bytes, %v", info.Size(), err)
+	}
+}

@@ -1,7 +1,6 @@
 package squashfs
 
 import (
-	"bufio"
 	"bytes"
 	"io"
 	"sync"
@@ -9,9 +8,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 )
-
-// writeBuffer is how much is handed to the disk at once, in bytes.
-const writeBuffer = 1 << 20
 
 // zeros is what a block is compared with that may be a hole.
 var zeros [BlockSize]byte
@@ -32,7 +28,7 @@ type pipeline struct {
 	free, work, order chan *block
 	workers, writer   sync.WaitGroup
 
-	out       *bufio.Writer
+	out       io.Writer
 	offset    uint64
 	fragments []fragment
 	failed    atomic.Pointer[error]
@@ -52,10 +48,12 @@ func newEncoder() (*zstd.Encoder, error) {
 }
 
 func newPipeline(out io.Writer, offset uint64, workers int) (*pipeline, error) {
-	n := 2*workers + 2
+	// So many that workers have something to do while the reader waits for the
+	// network or for a processor.
+	n := 4*workers + 8
 	p := &pipeline{
 		free: make(chan *block, n), work: make(chan *block, n), order: make(chan *block, n),
-		out: bufio.NewWriterSize(out, writeBuffer), offset: offset,
+		out: out, offset: offset,
 	}
 	for range n {
 		p.free <- &block{raw: make([]byte, 0, BlockSize), out: make([]byte, 0, BlockSize+BlockSize/8), done: make(chan struct{}, 1)}

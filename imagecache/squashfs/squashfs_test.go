@@ -159,7 +159,7 @@ func TestErrorsOfBothEnds(t *testing.T) {
 		r     io.Reader
 		want  error
 	}{
-		"full disk":        {superblockSize + 3*writeBuffer, rand.NewChaCha8([32]byte{}), errFull},
+		"full disk":        {superblockSize + 3<<20, rand.NewChaCha8([32]byte{}), errFull},
 		"broken stream":    {0, io.MultiReader(bytes.NewReader(words(1, 1<<20)), iotest.ErrReader(errFull)), errFull},
 		"content too long": {0, bytes.NewReader(words(1, 1<<20)), io.ErrUnexpectedEOF},
 	} {

@@ -157,7 +157,7 @@ func (w *Writer) Finish(root *Inode) (Stats, error) {
 // writeTables writes all that follows the data. Linux wants the tables in this
 // order, without gaps.
 func (w *Writer) writeTables(t *tables, root *Inode) (superblock, error) {
-	out := &counter{w: w.data.out, n: w.data.offset}
+	out := &counter{w: bufio.NewWriter(w.out), n: w.data.offset}
 	sb := superblock{
 		Magic: magic, Inodes: t.count, BlockSize: BlockSize, Fragments: uint32(len(w.data.fragments)),
 		Compression: compressionZstd, BlockLog: blockLog, Flags: flagStoredInodes | flagExportable | flagNoXattrs, IDs: 1, Major: 4,
@@ -178,7 +178,7 @@ func (w *Writer) writeTables(t *tables, root *Inode) (superblock, error) {
 	sb.IDTable = out.table(ids)
 	sb.BytesUsed = out.n
 	out.write(make([]byte, (padding-out.n%padding)%padding))
-	return sb, errors.Join(out.err, w.data.out.Flush())
+	return sb, errors.Join(out.err, out.w.Flush())
 }
 
 // seal writes the superblock, without which the file is none.
