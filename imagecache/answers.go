@@ -80,11 +80,12 @@ func (a Answers) keep(ask answer) {
 	if os.MkdirAll(a.dir, 0o700) != nil {
 		return
 	}
-	a.sweep()
+	a.Sweep()
 	_ = store.WriteJSON(a.path(ask), 0o600, ask)
 }
 
-func (a Answers) sweep() {
+// Sweep removes the answers that are too old to be used again.
+func (a Answers) Sweep() {
 	entries, _ := os.ReadDir(a.dir)
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && a.now().Sub(info.ModTime()) > a.ttl {

@@ -17,7 +17,7 @@ func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions)
 	report := &reporter{f: opts.Progress}
 	im, err := findPinned(s, ref)
 	if err == nil {
-		_ = im.Remember(ref.String()) // a full disk must not keep an image from running
+		note(im, ref)
 		return im, nil
 	}
 	report.report(Progress{Phase: PhaseResolve})
@@ -32,8 +32,15 @@ func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions)
 	if err != nil {
 		return store.Image{}, err
 	}
-	_ = im.Remember(ref.String())
+	note(im, ref)
 	return im, nil
+}
+
+// note remembers that im was asked for now, and by which name. A full disk must
+// not keep an image from running.
+func note(im store.Image, ref Reference) {
+	_ = im.Remember(ref.String())
+	_ = im.Touch()
 }
 
 // findPinned looks for the image by the digest in ref, which costs nothing.

@@ -232,6 +232,15 @@ func (r Reference) Tag() string { return r.tag }
 // an index of platforms.
 func (r Reference) Digest() store.Digest { return r.digest }
 
+// WithDigest returns the reference to the manifest d where r points, if that is
+// a registry; else r.
+func (r Reference) WithDigest(d store.Digest) Reference {
+	if r.kind == Registry {
+		r.digest = d
+	}
+	return r
+}
+
 // Path returns the file or folder; "" for registries.
 func (r Reference) Path() string { return r.path }
 

@@ -56,8 +56,8 @@ func fetchInto(ctx context.Context, lock *store.Lock, ref Reference, d store.Dig
 	if err == nil || !IsFull(err) {
 		return dir, err
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return "", err
+	if eerr := lock.Empty(); eerr != nil {
+		return "", errors.Join(err, eerr)
 	}
 	if freed, ferr := opts.Space.Free(ctx, lock, reserved); ferr != nil || freed == 0 {
 		return "", err

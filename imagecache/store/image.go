@@ -45,11 +45,9 @@ func (im Image) Open() (*os.File, error) {
 // Tree returns where the image's files lie as a folder, if they do: in a
 // user's own store, on machines where users cannot mount.
 func (im Image) Tree() string {
-	return filepath.Join(im.dir, "..", "..", "..", treesName, im.Key())
+	root := filepath.Dir(filepath.Dir(filepath.Dir(im.dir)))
+	return filepath.Join(root, treesName, im.Key())
 }
-
-// treeSuffix is what every path of the tree has in it.
-func (im Image) treeSuffix() string { return "/" + treesName + "/" + im.Key() }
 
 // Manifest is image.json: what runs need to know of an image.
 type Manifest struct {

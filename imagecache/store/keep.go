@@ -104,3 +104,16 @@ func (s *Store) keepPath(key, holder string) (string, error) {
 	}
 	return filepath.Join(s.keepDir(), key), nil
 }
+
+// Holders names those besides the owner by hand who keep im.
+func (s *Store) Holders(im Image) (holders []string) {
+	for _, name := range s.keepFiles() {
+		key, holder, _ := strings.Cut(name, "@")
+		var k Keep
+		err := readJSON(filepath.Join(s.keepDir(), name), &k)
+		if key == im.Key() && holder != "" && (err != nil || !k.over(time.Now())) {
+			holders = append(holders, holder)
+		}
+	}
+	return holders
+}

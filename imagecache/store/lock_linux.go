@@ -78,6 +78,22 @@ func (l *Lock) TempDir(uid, gid int) (string, error) {
 	return dir, siteError("make work folder", dir, err)
 }
 
+// Empty removes the lock's work folders, so that the conversion can start over
+// in another one.
+func (l *Lock) Empty() error {
+	if l.link != nil {
+		l.store.removeLinked(l.workPrefix())
+	} else {
+		l.store.removeWork(l.key)
+	}
+	for _, dir := range []string{l.store.tmpDir(), l.store.newDir()} {
+		if left, _ := filepath.Glob(filepath.Join(dir, l.workPrefix()+"*")); len(left) > 0 {
+			return siteError("remove", left[0], unix.ENOTEMPTY)
+		}
+	}
+	return nil
+}
+
 // Release removes the lock's work folders and its reservation and gives the
 // lock back. The lock file stays: removing it would let two processes hold
 // "the" lock at once.

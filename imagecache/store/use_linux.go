@@ -61,7 +61,11 @@ func (im Image) Use(ctx context.Context) (*os.File, error) {
 	if err != nil {
 		return nil, siteError("open image", im.digest.String(), missing(err))
 	}
-	if err := share(ctx, f); err != nil {
+	err = share(ctx, f)
+	if err == nil {
+		err = im.stillHas(f)
+	}
+	if err != nil {
 		f.Close()
 		return nil, siteError("open image", im.digest.String(), err)
 	}
@@ -86,9 +90,7 @@ func share(ctx context.Context, f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 		switch {
-		case err == nil:
-			return stillNamed(f)
-		case noLocks(err):
+		case err == nil, noLocks(err):
 			return nil
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
 			return os.NewSyscallError("flock", err)
@@ -101,12 +103,18 @@ func share(ctx context.Context, f *os.File) error {
 	}
 }
 
-func stillNamed(f *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return os.NewSyscallError("fstat", err)
+// stillHas is ErrNotFound if f is not the image's file any more. Whoever removes
+// an image has taken its name away before it gives the lock back.
+func (im Image) stillHas(f *os.File) error {
+	opened, err := f.Stat()
+	if err != nil {
+		return err
 	}
-	if st.Nlink == 0 {
+	named, err := os.Lstat(im.Rootfs())
+	if err != nil {
+		return missing(err)
+	}
+	if !os.SameFile(opened, named) {
 		return ErrNotFound
 	}
 	return nil
@@ -145,7 +153,11 @@ func (Processes) IfUnused(_ context.Context, im Image, remove func() error) erro
 	case !free:
 		return &InUseError{By: lockHolders(f)}
 	}
-	if by := mountHolders(im.treeSuffix()); len(by) > 0 {
+	by, err := treeHolders(im.Tree())
+	if err != nil {
+		return siteError("look who uses image", im.digest.String(), err)
+	}
+	if len(by) > 0 {
 		return &InUseError{By: by}
 	}
 	return remove()
@@ -210,24 +222,10 @@ func lockHolders(f *os.File) []string {
 	return by
 }
 
-// mountHolders names the processes of this user that have a mount whose line
-// in mountinfo speaks of part.
-func mountHolders(part string) []string {
-	files, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
-	var by []string
-	for _, file := range files {
-		data, err := os.ReadFile(file) // fails for others' processes, and for those that ended
-		if err == nil && strings.Contains(string(data), part) {
-			by = append(by, processName(filepath.Base(filepath.Dir(file))))
-		}
-	}
-	return by
-}
-
 func processName(pid string) string {
 	name, err := os.ReadFile(filepath.Join("/proc", pid, "comm"))
 	if err != nil {
-		return "process " + pid
+		return "what process " + pid + " left behind"
 	}
 	return fmt.Sprintf("process %s (%s)", pid, strings.TrimSpace(string(name)))
 }
