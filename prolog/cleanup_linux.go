@@ -25,10 +25,10 @@ const (
 
 // Cleanup is `berth node cleanup`, run by root after a job: it reads a request
 // (key job) from r, stops the job's workers, ends its leases, unmounts what
-// nobody uses any more and lets go of its namespaces. It may be called any
-// number of times, also for a job that never had an image. Each step is tried
-// even if another fails; the error is for the log, the caller must not fail
-// the job's end with it.
+// nobody uses any more and lets go of its namespaces; if the store's disk is
+// short of space it starts a process that makes room. It may be called any
+// number of times, also for a job that never had an image. The error is for the
+// log, the caller must not fail the job's end with it.
 func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 	m, err := readMessage(r)
 	if err != nil {
@@ -43,17 +43,22 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 	if !known(cfg.RunDir) {
 		return nil // no job with an image since the boot
 	}
-	err = errors.Join(
+	if err := errors.Join(endJob(ctx, cfg, job), collectIfShort(cfg)); err != nil {
+		return fmt.Errorf("clean up after job %d: %w", job, err)
+	}
+	return nil
+}
+
+// endJob undoes what was made for a job. Each step is tried even if another
+// fails.
+func endJob(ctx context.Context, cfg Config, job uint32) error {
+	return errors.Join(
 		stopWorkers(ctx, cfg.RunDir, job),
 		removeJob(cfg.RunDir, job),
 		releaseImages(ctx, cfg.RunDir),
 		unpin(ctx, cfg.RunDir, job),
 		releaseInPlace(ctx, cfg), // last: a shared file system may take its time
 	)
-	if err != nil {
-		return fmt.Errorf("clean up after job %d: %w", job, err)
-	}
-	return nil
 }
 
 // known says whether anything was ever prepared since the boot. A node that

@@ -115,6 +115,9 @@ func setAside(ctx context.Context, c *store.Cluster, d store.Digest, err error) 
 
 // copy puts src's image into the node's store, whose lock the caller holds.
 func (w *worker) copy(ctx context.Context, src *store.Source, st *store.Store, lock *store.Lock) (store.Image, error) {
+	if err := w.reserveCopy(ctx, src, st, lock); err != nil {
+		return store.Image{}, err
+	}
 	dir, err := lock.TempDir(os.Geteuid(), os.Getegid())
 	if err != nil {
 		return store.Image{}, err
@@ -132,6 +135,7 @@ func (w *worker) copy(ctx context.Context, src *store.Source, st *store.Store, l
 	im, err := st.Publish(work, src.Image().Digest(), os.Geteuid())
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
+		w.trim(ctx, st)
 	}
 	return im, err
 }

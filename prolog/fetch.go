@@ -15,22 +15,37 @@ import (
 // A FetchRequest is what the worker asks of the fetcher, `berth node fetch`,
 // as one JSON value on its standard input. Without a digest the fetcher only
 // says which one the reference stands for; with one it gets that image and
-// puts it, ready to be published, into its working directory.
+// puts it, ready to be published, into its working directory. Once it knows how
+// much it will write it says so (Need), and goes on when goOn follows on its
+// input; if that ends instead, there is no room.
 type FetchRequest struct {
 	Image  string       `json:"image"`
 	Digest store.Digest `json:"digest"`
+	// MaxFile bounds the files that it may write, in bytes; zero does not. The
+	// fetcher keeps to it before it hears from a registry, and cannot go back.
+	MaxFile int64 `json:"max_file_bytes,omitempty"`
 }
 
 // A FetchEvent is what the fetcher answers on descriptor 3: one JSON value
-// per line, exactly one field set but for Disk. Any number of Progress lines come first;
-// the last line is Failure, Digest or Done.
+// per line, exactly one field set, but for those of a Failure. Any number of
+// Progress lines, and one Need, come first; the last line is Failure, Digest or
+// Done.
 type FetchEvent struct {
 	Progress *imagecache.Progress `json:"progress,omitempty"`
+	Need     *int64               `json:"need_bytes,omitempty"`
 	Failure  *fault.Message       `json:"failure,omitempty"`
-	Disk     bool                 `json:"disk,omitempty"` // with Failure: the work folder's disk is at fault
-	Digest   *store.Digest        `json:"digest,omitempty"`
-	Done     bool                 `json:"done,omitempty"`
+	// Of a Failure: the work folder's disk is at fault, and it is full.
+	Disk   bool          `json:"disk,omitempty"`
+	Full   bool          `json:"full,omitempty"`
+	Digest *store.Digest `json:"digest,omitempty"`
+	Done   bool          `json:"done,omitempty"`
 }
+
+// goOn is the worker's answer to Need.
+const goOn = `{"go":true}` + "\n"
+
+// errNoRoom is what a fetcher says that may not go on; its worker knows why.
+var errNoRoom = &fault.Error{Op: "reserve space", Blame: fault.Site, Remedy: "see what its worker says", Err: errors.New("the worker has no room for the image")}
 
 // Fetch is `berth node fetch`, which only the worker starts. It runs as the
 // unprivileged account, in a pid namespace of its own, with a fixed
@@ -40,15 +55,29 @@ type FetchEvent struct {
 func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out io.Writer, dir string) error {
 	events := json.NewEncoder(out)
 	var req FetchRequest
-	if err := json.NewDecoder(io.LimitReader(in, 2*maxReference)).Decode(&req); err != nil {
+	requests := json.NewDecoder(io.LimitReader(in, 2*maxReference))
+	if err := requests.Decode(&req); err != nil {
 		return fmt.Errorf("read the worker's request: %w", err)
+	}
+	if err := limitFiles(req.MaxFile); err != nil {
+		return err
 	}
 	// One goroutine at a time calls it, and none after Fetch has returned. A
 	// write that fails says that the worker is gone; so will the kernel.
 	opts.Progress = func(p imagecache.Progress) { _ = events.Encode(FetchEvent{Progress: &p}) }
+	opts.Reserve = func(_ context.Context, bytes int64) error {
+		if err := events.Encode(FetchEvent{Need: &bytes}); err != nil {
+			return err
+		}
+		var answer struct{ Go bool }
+		if err := requests.Decode(&answer); err != nil || !answer.Go {
+			return errNoRoom
+		}
+		return nil
+	}
 	last, err := fetch(ctx, opts, req, dir)
 	if err != nil {
-		last = FetchEvent{Failure: fault.NewMessage(err), Disk: imagecache.IsDisk(err)}
+		last = FetchEvent{Failure: fault.NewMessage(err), Disk: imagecache.IsDisk(err), Full: imagecache.IsFull(err)}
 	}
 	return events.Encode(last)
 }

@@ -2,7 +2,6 @@ package prolog
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +33,10 @@ type fetcher struct {
 	say    func(imagecache.Progress)
 	stderr io.Writer
 	digest store.Digest // what it resolved
+
+	reserve reserveFunc // nil where nothing is to be written
+	asked   bool        // whether it has reserved
+	refusal error       // of its reservation
 }
 
 func (w *worker) fetcher(dir string) *fetcher {
@@ -50,19 +53,23 @@ func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd, events, err := f.start(ctx, req)
+	cmd, events, answers, err := f.start(ctx)
 	if err != nil {
 		return err
 	}
 	defer events.Close()
-	last, err := f.listen(events)
+	defer answers.Close()
+	last, err := f.converse(ctx, req, events, answers)
 	if err != nil {
-		cancel() // it broke the protocol
+		cancel() // it broke the protocol, or must not go on
 	}
 	// With its first process the pid namespace goes: the kernel kills the
 	// others and lets nobody see the end of the first before theirs.
 	if werr := cmd.Wait(); err == nil && last == nil {
 		err = fmt.Errorf("the fetcher ended without an answer: %w", errOrEnd(werr))
+	}
+	if f.refusal != nil {
+		return f.refusal
 	}
 	if err != nil {
 		return &fault.Error{
@@ -80,24 +87,26 @@ func errOrEnd(err error) error {
 	return err
 }
 
-func (f *fetcher) start(ctx context.Context, req FetchRequest) (*exec.Cmd, *os.File, error) {
+func (f *fetcher) start(ctx context.Context) (cmd *exec.Cmd, events, answers *os.File, err error) {
 	uid, gid, err := f.cfg.account()
 	if err != nil {
-		return nil, nil, errAccount(f.cfg.Account, err)
+		return nil, nil, nil, errAccount(f.cfg.Account, err)
 	}
-	input, err := json.Marshal(req)
+	input, answers, err := os.Pipe()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
+	defer input.Close()
 	events, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, nil, err
+		answers.Close()
+		return nil, nil, nil, err
 	}
 	defer theirs.Close()
 	args := f.cfg.command("node", "fetch")
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir = jobstate.Environment(), f.dir
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), f.stderr
+	cmd.Stdin, cmd.Stderr = input, f.stderr
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uid, Gid: gid}, // and no supplementary groups
@@ -107,14 +116,20 @@ func (f *fetcher) start(ctx context.Context, req FetchRequest) (*exec.Cmd, *os.F
 	}
 	if err := cmd.Start(); err != nil {
 		events.Close()
-		return nil, nil, fault.Wrap("start the fetcher", args[0], fault.Site,
+		answers.Close()
+		return nil, nil, nil, fault.Wrap("start the fetcher", args[0], fault.Site,
 			fmt.Sprintf("account %s must be able to execute %s and to enter %s", f.cfg.Account, args[0], f.dir), err)
 	}
-	return cmd, events, nil
+	return cmd, events, answers, nil
 }
 
-// listen returns the fetcher's last word; nil when it ended without one.
-func (f *fetcher) listen(events io.Reader) (*FetchEvent, error) {
+// converse asks for req and returns the fetcher's last word; nil when it ended
+// without one.
+func (f *fetcher) converse(ctx context.Context, req FetchRequest, events io.Reader, answers io.Writer) (*FetchEvent, error) {
+	// One that has ended by now is heard of below.
+	if err := json.NewEncoder(answers).Encode(req); err != nil && !errors.Is(err, unix.EPIPE) {
+		return nil, err
+	}
 	lines := bufio.NewScanner(events)
 	lines.Buffer(make([]byte, 4096), maxEvent)
 	for lines.Scan() {
@@ -122,16 +137,24 @@ func (f *fetcher) listen(events io.Reader) (*FetchEvent, error) {
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return nil, fmt.Errorf("read the fetcher's answer: %w", err)
 		}
-		if e.Progress == nil {
+		switch {
+		case e.Progress != nil:
+			f.say(*e.Progress)
+		case e.Need != nil:
+			if err := f.grant(ctx, *e.Need, answers); err != nil {
+				return nil, err
+			}
+		default:
 			return &e, nil
 		}
-		f.say(*e.Progress)
 	}
 	return nil, lines.Err()
 }
 
 func (f *fetcher) result(e *FetchEvent) error {
 	switch {
+	case e.Failure != nil && e.Full:
+		return &fullError{&diskError{e.Failure.Err()}}
 	case e.Failure != nil && e.Disk:
 		return &diskError{e.Failure.Err()}
 	case e.Failure != nil:

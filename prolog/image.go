@@ -22,6 +22,7 @@ func useImage(ctx context.Context, runDir string, job uint32, im store.Image) (*
 			return err
 		}
 		defer file.Close()
+		_ = im.Touch() // a full or read-only disk must not keep a job from its image
 		if err := jobstate.SetLease(runDir, job, key); err != nil {
 			return fmt.Errorf("lease: %w", err)
 		}
@@ -43,7 +44,7 @@ func releaseImages(ctx context.Context, runDir string) error {
 		}
 		mounted, err := mounts.Images()
 		for _, key := range mounted {
-			if !leased[key] {
+			if len(leased[key]) == 0 {
 				err = errors.Join(err, mounts.UnmountImage(ctx, key))
 			}
 		}

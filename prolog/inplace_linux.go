@@ -259,7 +259,7 @@ func releaseOne(ctx context.Context, cfg Config, c *store.Cluster, d store.Diges
 	if err != nil {
 		return err
 	}
-	switch used := leased[store.Key(d)]; {
+	switch used := len(leased[store.Key(d)]) > 0; {
 	case used && c != nil && !cfg.Cluster.fresh(cfg.RunDir, d):
 		err = c.Lease(ctx, d)
 		if err == nil {

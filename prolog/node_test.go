@@ -41,9 +41,9 @@ const inPrivateMounts = "BERTH_TEST_PRIVATE_MOUNTS"
 const account = "64123:64124"
 
 // TestMain makes the test binary stand in for `berth`: a node's programs start
-// it as `BINARY --node=FILE node worker|fetch …`.
+// it as `BINARY --node=FILE node worker|fetch …` and `… gc`.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 3 && strings.HasPrefix(os.Args[1], "--node=") {
+	if len(os.Args) > 2 && strings.HasPrefix(os.Args[1], "--node=") {
 		if err := berth(strings.TrimPrefix(os.Args[1], "--node="), os.Args[2:]); err != nil {
 			log.Fatal(err)
 		}
@@ -69,6 +69,9 @@ func berth(file string, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
+	if args[0] == "gc" {
+		return collect(ctx, cfg.Config)
+	}
 	switch strings.Join(args[:2], " ") {
 	case "node prepare":
 		return Prepare(ctx, cfg.Config, os.Stdin)
@@ -76,6 +79,9 @@ func berth(file string, args []string) error {
 		return Work(ctx, logrus.New(), cfg.Config, args[2])
 	case "node credentials":
 		return lookAsUser(ctx, cfg.Misdeed)
+	case "node reap":
+		_, err := Reap(ctx, cfg.Config)
+		return err
 	case "node fetch":
 		if cfg.Misdeed != "" {
 			return misbehave(cfg.Misdeed, os.NewFile(3, "events"))

@@ -9,7 +9,9 @@
 //	cluster_linux.go   the way through a store that nodes share     (root)
 //	inplace_linux.go   images used where that store has them        (root)
 //	image.go           leases and mounts, under one lock            (root)
+//	room_linux.go      reserves and makes room in the store         (root)
 //	cleanup_linux.go   stops workers, ends leases, mounts and pins  (root)
+//	reap_linux.go      does that for jobs whose epilog never ran    (root)
 //	jobstate/          the folders all of them write and read
 //
 // A preparation runs detached, because it takes longer than a scheduler lets
@@ -29,6 +31,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/berth-hpc/berth/imagecache/store"
 )
 
 // Config is what a node's programs need to know; the command line fills it
@@ -43,6 +47,13 @@ type Config struct {
 	PrologWait time.Duration
 	// PrepareDeadline is when a worker gives up, counted from its start.
 	PrepareDeadline time.Duration
+	// Limits are those of the store; MaxImage that of a file which the fetcher
+	// writes, in bytes, zero for none.
+	Limits   store.Limits
+	MaxImage int64
+	// LiveJobs prints the scheduler's jobs on this node, one number a line; "%n"
+	// in it stands for the node's name. Empty where nothing is to be reaped.
+	LiveJobs []string
 	// Command starts `berth` again: its path, and options that must come
 	// before the subcommand, if any. The account must be able to execute it.
 	Command []string

@@ -91,10 +91,26 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 	if err != nil {
 		return nil, err
 	}
+	for range removedTries - 1 {
+		ready, err := w.get(ctx, st, d)
+		if !errors.Is(err, store.ErrNotFound) {
+			return ready, err
+		}
+		w.log.Info("the image was removed before the job could lease it")
+	}
+	return w.get(ctx, st, d)
+}
+
+// removedTries is how often a worker begins again whose image made room for
+// another one, after it was found or pulled and before it was leased.
+const removedTries = 3
+
+// get finds or pulls d and uses it.
+func (w *worker) get(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, error) {
 	im, err := st.Get(d)
-	w.hit = err == nil
+	w.hit, w.found, w.inPlace = err == nil, nil, nil
 	if w.hit {
-		w.found, err = os.Stat(im.Dir())
+		w.found, err = statDir(im)
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		im, err = w.pull(ctx, st, d)
@@ -106,6 +122,14 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 		return w.verified(ctx, st, im)
 	}
 	return w.use(ctx, st, im)
+}
+
+func statDir(im store.Image) (os.FileInfo, error) {
+	info, err := os.Stat(im.Dir())
+	if errors.Is(err, os.ErrNotExist) {
+		err = store.ErrNotFound
+	}
+	return info, err
 }
 
 // digest says which image is meant: the one that submission pinned, else one
@@ -161,23 +185,16 @@ func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *sto
 	if err != nil {
 		return store.Image{}, errAccount(w.cfg.Account, err)
 	}
-	dir, err := lock.TempDir(int(uid), int(gid))
-	if err != nil {
-		return store.Image{}, err
-	}
-	// Opened before the account runs: what we publish from is this folder.
-	work, err := openFolder(dir)
+	work, err := w.fetchInto(ctx, st, lock, d, uid, gid)
 	if err != nil {
 		return store.Image{}, err
 	}
 	defer work.Close()
-	if err := w.fetcher(dir).run(ctx, FetchRequest{Image: w.req.Image, Digest: d}); err != nil {
-		return store.Image{}, err
-	}
 	w.say(imagecache.Progress{Phase: imagecache.PhasePublish})
 	im, err := st.Publish(work, d, int(uid))
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
+		w.trim(ctx, st)
 	}
 	return im, err
 }
@@ -190,6 +207,9 @@ func errAccount(name string, err error) error {
 // say records progress for the tasks. Failing to is no reason to stop: when
 // the job's folder is gone, the next step finds out.
 func (w *worker) say(p imagecache.Progress) {
+	if w.folder == (jobstate.Folder{}) {
+		return // for no job: see Repair
+	}
 	if err := w.folder.SetProgress(progressLine(w.req.Image, p)); err != nil {
 		w.log.WithError(err).Debug("progress")
 	}

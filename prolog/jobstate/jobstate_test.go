@@ -202,10 +202,15 @@ func TestLeases(t *testing.T) {
 		must(t, SetLease(run, job+1, "x.p1"))
 	}
 	must(t, SetLease(run, 2, "y.p1"))
-	must(t, os.RemoveAll(JobDir(run, 1)))
 	got, err := Leased(run)
 	must(t, err)
-	if want := map[string]bool{"x.p1": true, "y.p1": true}; !reflect.DeepEqual(got, want) {
+	if want := map[string][]uint32{"x.p1": {1, 2}, "y.p1": {2}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("leased: %v, want %v", got, want)
+	}
+	must(t, os.RemoveAll(JobDir(run, 1)))
+	got, err = Leased(run)
+	must(t, err)
+	if want := map[string][]uint32{"x.p1": {2}, "y.p1": {2}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("leased: %v, want %v", got, want)
 	}
 	must(t, os.RemoveAll(JobDir(run, 2)))

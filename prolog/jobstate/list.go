@@ -50,20 +50,20 @@ func SetLease(runDir string, job uint32, key string) error {
 	return os.WriteFile(filepath.Join(dir, key), nil, 0o600)
 }
 
-// Leased is the set of images that any job uses.
-func Leased(runDir string) (map[string]bool, error) {
+// Leased says which jobs use an image, by its key.
+func Leased(runDir string) (map[string][]uint32, error) {
 	jobs, err := Jobs(runDir)
 	if err != nil {
 		return nil, err
 	}
-	leased := map[string]bool{}
+	leased := map[string][]uint32{}
 	for _, job := range jobs {
 		entries, err := readDir(filepath.Join(JobDir(runDir, job), "leases"))
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range entries {
-			leased[e.Name()] = true
+			leased[e.Name()] = append(leased[e.Name()], job)
 		}
 	}
 	return leased, nil

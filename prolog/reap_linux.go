@@ -1,0 +1,154 @@
+package prolog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+const (
+	// liveTimeout bounds the command that names the scheduler's jobs.
+	liveTimeout = 10 * time.Second
+	// reapAge is how old, at least, what a job has here must be. A job begins
+	// before or after the scheduler was asked, and some name it late.
+	reapAge = 5 * time.Minute
+	// maxLiveOutput bounds what that command may say, in bytes.
+	maxLiveOutput = 16 << 20
+)
+
+// Reap is `berth node reap`, run by root: it ends the leases, mounts, pins and
+// folders of jobs whose epilog never ran, and returns those jobs. Which jobs
+// there are it asks cfg.LiveJobs. If that does not answer as it should, nothing
+// is reaped. Without such a command, or without a job here, it does nothing.
+func Reap(ctx context.Context, cfg Config) ([]uint32, error) {
+	if len(cfg.LiveJobs) == 0 || !known(cfg.RunDir) {
+		return nil, nil
+	}
+	then := time.Now().Add(-reapAge)
+	candidates, err := oldJobs(cfg.RunDir, then)
+	if err != nil || len(candidates) == 0 {
+		return nil, err
+	}
+	live, err := liveJobs(ctx, cfg.LiveJobs)
+	if err != nil {
+		return nil, err
+	}
+	var reaped []uint32
+	for _, job := range candidates {
+		// Looked at again: it may have begun once more since we asked.
+		if old, err := isOld(cfg.RunDir, job, then); live[job] || !old || err != nil {
+			continue
+		}
+		if endErr := endJob(ctx, cfg, job); endErr != nil {
+			err = errors.Join(err, fmt.Errorf("end job %d: %w", job, endErr))
+			continue
+		}
+		reaped = append(reaped, job)
+	}
+	return reaped, err
+}
+
+// oldJobs lists the jobs here in whose folder nothing happened since then, and
+// for which nobody works now.
+func oldJobs(runDir string, then time.Time) ([]uint32, error) {
+	jobs, err := jobstate.Jobs(runDir)
+	var old []uint32
+	for _, job := range jobs {
+		is, oerr := isOld(runDir, job, then)
+		if is {
+			old = append(old, job)
+		}
+		err = errors.Join(err, oerr)
+	}
+	return old, err
+}
+
+// isOld says whether nothing changed since then in the job's folder, its leases
+// and its preparations, and nobody works for it. A job that was requeued has
+// the same number again, and prepares in the same folder.
+func isOld(runDir string, job uint32, then time.Time) (bool, error) {
+	dir := jobstate.JobDir(runDir, job)
+	folders, err := jobstate.Folders(runDir, job)
+	if err != nil {
+		return false, err
+	}
+	paths, _ := filepath.Glob(filepath.Join(dir, "leases", "*"))
+	for _, f := range folders {
+		if f.Busy() {
+			return false, nil
+		}
+		paths = append(paths, f.Path())
+	}
+	for _, path := range append(paths, dir) {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil // it just ends, or begins
+		}
+		if err != nil || !info.ModTime().Before(then) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// liveJobs asks the scheduler for its jobs on this node.
+func liveJobs(ctx context.Context, command []string) (map[uint32]bool, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	node, _, _ := strings.Cut(host, ".")
+	args := make([]string, len(command))
+	for i, arg := range command {
+		args[i] = strings.ReplaceAll(arg, "%n", node)
+	}
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	var out, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env, cmd.Dir, cmd.WaitDelay = jobstate.Environment(), "/", time.Second
+	cmd.Stdout = &limitedWriter{&out, maxLiveOutput}
+	cmd.Stderr = &limitedWriter{&stderr, maxEvent}
+	if err := cmd.Run(); err != nil {
+		return nil, errLive(args[0], fmt.Errorf("%w: %s", err, fault.Clean(strings.TrimSpace(stderr.String()))))
+	}
+	if out.Len() == maxLiveOutput {
+		return nil, errLive(args[0], errors.New("it prints too much"))
+	}
+	live, err := parseJobs(out.String())
+	if err != nil {
+		return nil, errLive(args[0], err)
+	}
+	return live, nil
+}
+
+// parseJobs reads one job id a line. Anything else makes the whole worthless.
+func parseJobs(text string) (map[uint32]bool, error) {
+	live := map[uint32]bool{}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		job, err := parseNumber(line)
+		if err != nil {
+			return nil, fmt.Errorf("a job's id: %w", err)
+		}
+		live[job] = true
+	}
+	return live, nil
+}
+
+func errLive(command string, err error) error {
+	return fault.Wrap("ask the scheduler for its jobs by", command, fault.Site,
+		"have node.live_jobs in /etc/berth/berth.toml corrected, or set it to [] to turn this off", err)
+}

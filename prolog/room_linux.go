@@ -1,0 +1,151 @@
+package prolog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog/jobstate"
+)
+
+// fetchInto has the account fetch d into a work folder of lock, and returns
+// that, open. When the disk becomes full in spite of the reservation, it makes
+// room once more and starts over.
+func (w *worker) fetchInto(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest, uid, gid uint32) (*os.File, error) {
+	space, reserved := Space(w.cfg, st), int64(0)
+	reserve := func(ctx context.Context, bytes int64) error {
+		reserved = bytes
+		return space.Reserve(ctx, lock, bytes)
+	}
+	work, err := w.fetchOnce(ctx, lock, d, uid, gid, reserve)
+	if full := (*fullError)(nil); !errors.As(err, &full) {
+		return work, err
+	}
+	if ferr := lock.Empty(); ferr != nil {
+		return nil, errors.Join(err, ferr)
+	}
+	if freed, ferr := space.Free(ctx, lock, reserved); ferr != nil || freed == 0 {
+		return nil, err
+	}
+	w.log.WithError(err).Warn("made room, and start over")
+	return w.fetchOnce(ctx, lock, d, uid, gid, reserve)
+}
+
+func (w *worker) fetchOnce(ctx context.Context, lock *store.Lock, d store.Digest, uid, gid uint32, reserve reserveFunc) (*os.File, error) {
+	dir, err := lock.TempDir(int(uid), int(gid))
+	if err != nil {
+		return nil, err
+	}
+	// Opened before the account runs: what we publish from is this folder.
+	work, err := openFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := w.fetcher(dir)
+	f.reserve = reserve
+	if err := f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage}); err != nil {
+		work.Close()
+		return nil, err
+	}
+	return work, nil
+}
+
+// reserveCopy makes room in st for a copy of src's image.
+func (w *worker) reserveCopy(ctx context.Context, src *store.Source, st *store.Store, lock *store.Lock) error {
+	info, err := src.Rootfs.Stat()
+	if err != nil {
+		return err
+	}
+	return Space(w.cfg, st).Reserve(ctx, lock, info.Size())
+}
+
+// trim brings the store back within its limits after an image has come. The
+// caller holds that one's lock, so it stays; if nothing else can go, the next
+// pull finds out.
+func (w *worker) trim(ctx context.Context, st *store.Store) {
+	removed, err := Space(w.cfg, st).Trim(ctx)
+	for _, e := range removed {
+		w.log.WithField("digest", e.Digest()).Info("removed to make room")
+	}
+	if err != nil {
+		w.log.WithError(err).Warn("make room")
+	}
+}
+
+// reserveFunc makes room for so many bytes.
+type reserveFunc func(ctx context.Context, bytes int64) error
+
+// A fullError is a failure of the fetcher's because the disk was full.
+type fullError struct{ error }
+
+// Unwrap returns the failure.
+func (e *fullError) Unwrap() error { return e.error }
+
+// grant answers a fetcher that needs so many bytes. It asks once.
+func (f *fetcher) grant(ctx context.Context, bytes int64, answers io.Writer) error {
+	if f.reserve == nil || f.asked || bytes < 0 {
+		return fmt.Errorf("the fetcher may not ask for %d bytes now", bytes)
+	}
+	f.asked = true
+	if f.refusal = f.reserve(ctx, bytes); f.refusal != nil {
+		return f.refusal
+	}
+	_, err := io.WriteString(answers, goOn)
+	return err
+}
+
+// limitFiles bounds, in bytes, the files that this process and all that it
+// starts may write from now on; zero is no bound. What is too large fails with
+// EFBIG.
+func limitFiles(bytes int64) error {
+	if bytes <= 0 {
+		return nil
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	limit := unix.Rlimit{Cur: uint64(bytes), Max: uint64(bytes)}
+	return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
+}
+
+// collectIfShort starts a process that makes room when little of the store's
+// disk is free, and leaves it: an epilog has no time for that. One at a time.
+func collectIfShort(cfg Config) error {
+	st, err := store.OpenExisting(cfg.StoreDir)
+	if err != nil || cfg.Limits.MinFree <= 0 || !Space(cfg, st).Short() {
+		return nil // no store, no matter
+	}
+	lock, err := os.OpenFile(filepath.Join(cfg.RunDir, "gc.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close() // the process has it, too
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("flock", err)
+	}
+	log, err := os.OpenFile(filepath.Join(cfg.RunDir, "gc.log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	args := cfg.command("gc")
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = jobstate.Environment(), "/", log, log
+	cmd.ExtraFiles = []*os.File{lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start gc: %w", err)
+	}
+	return cmd.Process.Release()
+}
