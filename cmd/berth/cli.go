@@ -21,6 +21,9 @@ type cli struct {
 	Save       saveCmd       `cmd:"" help:"Write a container or an image to a file or folder."`
 	Images     imagesCmd     `cmd:"" help:"List the images at hand."`
 	Inspect    inspectCmd    `cmd:"" help:"Show what an image is and where it came from."`
+	Rm         rmCmd         `cmd:"" help:"Remove images."`
+	Keep       keepCmd       `cmd:"" help:"Keep images although nobody uses them."`
+	Gc         gcCmd         `cmd:"" name:"gc" help:"Remove what nobody needs, and make room."`
 	Verify     verifyCmd     `cmd:"" help:"Read the images at hand and find damaged ones."`
 	Containers containersCmd `cmd:"" help:"List and remove containers that have a name (berth run --name)."`
 	Resolve    resolveCmd    `cmd:"" help:"Print the digest that a reference stands for."`

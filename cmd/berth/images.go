@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,71 +14,106 @@ import (
 
 // imagesCmd lists the images in the user's own store and in the node's.
 type imagesCmd struct {
-	JSON bool `name:"json" help:"Print the images' records as JSON."`
+	JSON bool `name:"json" help:"Print all that is known of the images as JSON."`
 }
 
-// Run prints one line per reference, or a record per image as JSON.
-func (c *imagesCmd) Run(s *session) error {
+// Run prints a line, or a JSON record, per image.
+func (c *imagesCmd) Run(ctx context.Context, s *session) error {
 	cfg, err := s.settings()
 	if err != nil {
 		return err
 	}
-	held, err := heldImages(cfg)
+	held, err := s.heldImages(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
 		return s.printJSON(held)
 	}
-	t := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "IMAGE\tDIGEST\tSIZE\tCREATED\tFROM\tPULL\tCONVERT\tSTORE")
+	return printImages(s.stdout, held)
+}
+
+func printImages(out io.Writer, held []heldImage) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "IMAGE\tDIGEST\tSIZE\tLAST USE\tUSED BY\tKEPT\tCREATED\tFROM\tSTORE")
 	for _, h := range held {
-		took := h.Record.Seconds
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.1f s\t%.1f s\t%s\n", orDash(printable(strings.Join(h.Record.References, " "))),
-			short(h.Record.Digest), megabytes(h.Record.Squashed), h.Record.Created.Local().Format(time.DateTime),
-			orDash(printable(h.Record.Source)), took["pull"], took["unpack"]+took["squash"], h.Store)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(printable(strings.Join(h.Record.References, " "))),
+			short(h.Record.Digest), megabytes(h.Size), h.LastUse.Local().Format(time.DateTime), orDash(printable(strings.Join(h.UsedBy, ", "))),
+			kept(h.Kept), h.Record.Created.Local().Format(time.DateTime), orDash(printable(h.Record.Source)), h.Store)
 	}
 	return t.Flush()
 }
 
+// kept says how long an image stays.
+func kept(k *store.Keep) string {
+	switch {
+	case k == nil:
+		return "-"
+	case k.Until.IsZero():
+		return "for ever"
+	}
+	return "until " + k.Until.Local().Format(time.DateTime)
+}
+
 // A heldImage is one image at hand, as `--json` prints it.
 type heldImage struct {
-	Path   string         `json:"path"`  // the squashfs file
-	Store  string         `json:"store"` // the folder of the store
-	Image  store.Manifest `json:"image"`
-	Record store.Record   `json:"record"`
+	Path    string         `json:"path"`  // the squashfs file
+	Store   string         `json:"store"` // the folder of the store
+	Size    int64          `json:"size_bytes"`
+	LastUse time.Time      `json:"last_use"`
+	UsedBy  []string       `json:"used_by"` // as far as the caller may know
+	Kept    *store.Keep    `json:"kept"`    // null unless somebody keeps it
+	Image   store.Manifest `json:"image"`
+	Record  store.Record   `json:"record"`
+
+	image store.Image
 }
 
 // heldImages returns the images of the user's own store, then the node's.
-// Stores that do not exist, or that the user may not read, hold nothing.
-func heldImages(cfg *config.Config) ([]heldImage, error) {
-	held := []heldImage{}
-	for _, root := range []string{cfg.Store.UserDir, cfg.Store.Dir} {
-		images, err := store.OpenExisting(root)
-		if err != nil || root == "" {
-			continue
-		}
-		list, err := images.List()
+func (s *session) heldImages(ctx context.Context, cfg *config.Config) ([]heldImage, error) {
+	places, err := s.places(cfg)
+	all := []heldImage{}
+	for _, p := range places {
+		held, err := p.held(ctx)
 		if err != nil {
 			return nil, err
 		}
-		for _, image := range list {
-			h, err := describe(image, root)
-			if err != nil {
-				return nil, err
-			}
-			held = append(held, h)
-		}
+		all = append(all, held...)
 	}
-	return held, nil
+	return all, err
 }
 
-// describe reads an image's files.
-func describe(image store.Image, root string) (h heldImage, err error) {
-	h = heldImage{Path: image.Rootfs(), Store: root}
+// held returns the images of one store, ordered by digest.
+func (p place) held(ctx context.Context) ([]heldImage, error) {
+	images, err := p.List()
+	var all []heldImage
+	for _, image := range images {
+		h, err := p.describe(ctx, image)
+		if isGone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, h)
+	}
+	return all, err
+}
+
+// describe reads what is known of an image.
+func (p place) describe(ctx context.Context, image store.Image) (h heldImage, err error) {
+	h = heldImage{Path: image.Rootfs(), Store: p.Root(), Kept: p.Kept(image), UsedBy: []string{}, image: image}
 	if h.Image, err = image.Manifest(); err != nil {
 		return h, err
 	}
-	h.Record, err = image.Record()
+	if h.Record, err = image.Record(); err != nil {
+		return h, err
+	}
+	h.Size = h.Record.Squashed
+	if h.LastUse, err = image.LastUse(); err != nil {
+		return h, err
+	}
+	by, err := p.usedBy(ctx, image)
+	h.UsedBy = append(h.UsedBy, by...)
 	return h, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,12 +20,12 @@ type inspectCmd struct {
 }
 
 // Run prints what runs need to know of the image, then its origin.
-func (c *inspectCmd) Run(s *session) error {
+func (c *inspectCmd) Run(ctx context.Context, s *session) error {
 	cfg, err := s.settings()
 	if err != nil {
 		return err
 	}
-	held, err := heldImages(cfg)
+	held, err := s.heldImages(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -52,19 +53,18 @@ func findImage(held []heldImage, name string) (heldImage, error) {
 		}
 	}
 	if found == nil {
-		return heldImage{}, &fault.Error{
-			Op: "inspect", Arg: name, Blame: fault.User, Err: errors.New("no such image at hand"),
-			Remedy: "get it by: berth pull IMAGE; list what is at hand by: berth images",
-		}
+		return heldImage{}, notAtHand("inspect", name)
 	}
 	return *found, nil
 }
 
+func isDigest(name string) bool { return strings.HasPrefix(name, "sha256:") }
+
 func matcher(name string) (func(heldImage) bool, error) {
-	if strings.HasPrefix(name, "sha256:") {
+	if isDigest(name) {
 		if len(name) < len("sha256:")+6 {
 			return nil, &fault.Error{
-				Op: "inspect", Arg: name, Blame: fault.User, Err: errors.New("too short for a digest"),
+				Op: "look for image", Arg: name, Blame: fault.User, Err: errors.New("too short for a digest"),
 				Remedy: "give at least 6 digits after sha256:",
 			}
 		}
@@ -103,7 +103,12 @@ func (s *session) printDetails(h heldImage) error {
 	line("Source", r.Source)
 	line("Created", r.Created.Local().Format(time.DateTime)+" by Berth "+r.Version+", converter "+r.Converter)
 	line("Layers", fmt.Sprintf("%d, %s compressed, %s unpacked", r.Layers, megabytes(r.Compressed), megabytes(r.Uncompressed)))
-	line("Size", megabytes(r.Squashed))
+	line("Size", megabytes(h.Size))
+	line("Last use", h.LastUse.Local().Format(time.DateTime))
+	line("Used by", strings.Join(h.UsedBy, ", "))
+	if h.Kept != nil {
+		line("Kept", strings.TrimSpace(kept(h.Kept)+" "+h.Kept.Reason))
+	}
 	line("Time", phaseTimes(r.Seconds))
 	line("File", h.Path)
 	return t.Flush()

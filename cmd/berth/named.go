@@ -55,6 +55,11 @@ func (c *runCmd) runNamed(ctx context.Context, s *session, cfg *config.Config) e
 		return err
 	}
 	defer func() { _ = kept.lock.Release() }()
+	rootfs, err := image.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer rootfs.Close()
 	manifest, err := image.Manifest()
 	if err != nil {
 		return err
@@ -63,7 +68,7 @@ func (c *runCmd) runNamed(ctx context.Context, s *session, cfg *config.Config) e
 	if err != nil {
 		return err
 	}
-	return c.become(ctx, s, cfg, image, kept, argv)
+	return c.become(ctx, s, cfg, image, rootfs, kept, argv)
 }
 
 // openNamed returns the container, made if need be, and its image.

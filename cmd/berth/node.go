@@ -22,6 +22,7 @@ import (
 type nodeCmd struct {
 	Prepare nodePrepareCmd `cmd:"" help:"Have a job's image made ready; the request is on standard input (root)."`
 	Cleanup nodeCleanupCmd `cmd:"" help:"Undo what was made for a job; the request is on standard input (root)."`
+	Reap    nodeReapCmd    `cmd:"" help:"Undo what was made for jobs whose cleanup never ran (root)."`
 	Status  nodeStatusCmd  `cmd:"" help:"List what is prepared for the jobs on this node (root)."`
 	Worker  nodeWorkerCmd  `cmd:"" hidden:"" help:"Prepare one image. Only prepare starts it."`
 	Fetch   nodeFetchCmd   `cmd:"" hidden:"" help:"Get one image. Only worker starts it, as the account for it."`
@@ -41,6 +42,10 @@ func (s *session) site() (prolog.Config, error) {
 	if err != nil {
 		return prolog.Config{}, err
 	}
+	limits, err := spaceLimits(cfg.Store.Space, cfg.Store.Dir, "store.")
+	if err != nil {
+		return prolog.Config{}, err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return prolog.Config{}, err
@@ -49,6 +54,7 @@ func (s *session) site() (prolog.Config, error) {
 	return prolog.Config{
 		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account,
 		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
+		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs,
 		Command: []string{self}, Cluster: cluster,
 	}, err
 }
@@ -87,6 +93,27 @@ func (*nodeCleanupCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	return nodeFault("cleanup", prolog.Cleanup(ctx, cfg, s.stdin))
+}
+
+// nodeReapCmd is for jobs whose epilog never ran.
+type nodeReapCmd struct {
+	JSON bool `name:"json" help:"Print the jobs as JSON."`
+}
+
+// Run prints a job a line.
+func (c *nodeReapCmd) Run(ctx context.Context, s *session) error {
+	cfg, err := s.site()
+	if err != nil {
+		return err
+	}
+	reaped, err := prolog.Reap(ctx, cfg)
+	if c.JSON {
+		return errors.Join(err, s.printJSON(append([]uint32{}, reaped...)))
+	}
+	for _, job := range reaped {
+		fmt.Fprintln(s.stdout, job)
+	}
+	return nodeFault("reap", err)
 }
 
 // nodeFault makes an error of a node that has no blame yet the site's: what

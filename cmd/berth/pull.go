@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
@@ -19,6 +20,8 @@ var errNoHome = errors.New("you have no home folder")
 type pullCmd struct {
 	imageRef
 	Timeout time.Duration `help:"Give up after this time (setting network.deadline)."`
+	Keep    bool          `help:"Keep the image although nobody uses it; see berth keep."`
+	KeepFor time.Duration `placeholder:"DURATION" help:"Keep it for so long, as in 720h."`
 	JSON    bool          `name:"json" help:"Print the image's record as JSON."`
 }
 
@@ -38,8 +41,17 @@ func (c *pullCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if c.Keep || c.KeepFor > 0 {
+		if image, err = c.keep(ctx, s, cfg, image); err != nil {
+			return err
+		}
+	}
 	if c.JSON {
-		held, err := describe(image, cfg.Store.UserDir)
+		own, err := ownStore(cfg)
+		if err != nil {
+			return err
+		}
+		held, err := place{Store: own}.describe(ctx, image)
 		if err != nil {
 			return err
 		}
@@ -47,6 +59,37 @@ func (c *pullCmd) Run(ctx context.Context, s *session) error {
 	}
 	_, err = fmt.Fprintln(s.stdout, image.Digest())
 	return err
+}
+
+// keep keeps the image, and pulls it again if it made room for another one
+// just before.
+func (c *pullCmd) keep(ctx context.Context, s *session, cfg *config.Config, image store.Image) (store.Image, error) {
+	own, err := ownStore(cfg)
+	if err != nil {
+		return image, err
+	}
+	if err := own.Keep(image.Digest(), "", keepFor(c.KeepFor, "")); err != nil {
+		return image, err
+	}
+	if _, err := own.Get(image.Digest()); errors.Is(err, store.ErrNotFound) {
+		return s.pull(ctx, cfg, &c.imageRef)
+	}
+	return image, nil
+}
+
+// pullToUse is pull, and opens the image's file in a way that keeps the image
+// in the store. It pulls again what made room for another image in between.
+func (s *session) pullToUse(ctx context.Context, cfg *config.Config, r *imageRef) (image store.Image, rootfs *os.File, err error) {
+	const tries = 3
+	for range tries {
+		if image, err = s.pull(ctx, cfg, r); err != nil {
+			break
+		}
+		if rootfs, err = image.Use(ctx); !errors.Is(err, store.ErrNotFound) {
+			break
+		}
+	}
+	return image, rootfs, err
 }
 
 // pull makes sure that an image is in the user's store, showing progress.
@@ -59,10 +102,14 @@ func (s *session) pull(ctx context.Context, cfg *config.Config, r *imageRef) (st
 	if err != nil {
 		return store.Image{}, err
 	}
+	space, err := ownSpace(cfg, images)
+	if err != nil {
+		return store.Image{}, err
+	}
 	show := s.newProgress(ref.String())
 	defer show.Close()
 	opts := fetchOptions(cfg, s.network(cfg))
-	opts.Platform, opts.Progress = platform, show.Update
+	opts.Platform, opts.Progress, opts.Space = platform, show.Update, space
 	ctx, cancel := deadline(ctx, cfg.Network.Deadline)
 	defer cancel()
 	image, err := imagecache.Pull(ctx, images, ref, opts)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
@@ -55,6 +54,5 @@ func (c *resolveCmd) resolve(ctx context.Context, s *session, cfg *config.Config
 	if c.Fresh || cfg.Resolve.TTL == 0 || cfg.Store.UserDir == "" {
 		return imagecache.Resolve(ctx, ref, platform, s.network(cfg))
 	}
-	answers := imagecache.NewAnswers(filepath.Join(cfg.Store.UserDir, "resolve"), cfg.Resolve.TTL)
-	return answers.Resolve(ctx, ref, platform, s.network(cfg))
+	return answers(cfg).Resolve(ctx, ref, platform, s.network(cfg))
 }

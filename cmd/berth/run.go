@@ -47,10 +47,11 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	case imageIsFile(c.Image):
 		return c.runFile(ctx, s, cfg)
 	}
-	image, err := s.pull(ctx, cfg, c.imageRef())
+	image, rootfs, err := s.pullToUse(ctx, cfg, c.imageRef())
 	if err != nil {
 		return err
 	}
+	defer rootfs.Close()
 	manifest, err := image.Manifest()
 	if err != nil {
 		return err
@@ -59,12 +60,13 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return c.become(ctx, s, cfg, image, nil, argv)
+	return c.become(ctx, s, cfg, image, rootfs, nil, argv)
 }
 
-// become builds the container and turns the process into argv inside. kept is
-// nil for a container without a name.
-func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, kept *keptContainer, argv []string) error {
+// become builds the container and turns the process into argv inside. Until
+// then rootfs, which Image.Use opened, keeps the image in the store, and
+// afterwards whatever serves it. kept is nil for a container without a name.
+func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, rootfs *os.File, kept *keptContainer, argv []string) error {
 	req, err := c.request(s, cfg)
 	if err != nil {
 		return err
@@ -72,11 +74,11 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 	if req.Image, err = s.root(ctx, cfg, image); err != nil {
 		return err
 	}
-	rootfs, settings, err := openImage(image)
+	path := filepath.Join(image.Dir(), store.ConfigName)
+	settings, err := os.Open(path)
 	if err != nil {
-		return err
+		return fault.Wrap("read", path, fault.Site, "remove the image (berth rm) and pull it again", err)
 	}
-	defer rootfs.Close()
 	defer settings.Close()
 	creation := &launcher.Creation{Request: req, Config: settings, Squashfs: rootfs}
 	if kept != nil {
@@ -106,19 +108,6 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	defer container.Close()
 	environ, keep := c.environ(s)
 	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
-}
-
-// openImage opens what a container needs of an image in a store.
-func openImage(image store.Image) (rootfs, settings *os.File, err error) {
-	if rootfs, err = image.Open(); err != nil {
-		return nil, nil, err
-	}
-	path := filepath.Join(image.Dir(), store.ConfigName)
-	if settings, err = os.Open(path); err != nil {
-		rootfs.Close()
-		return nil, nil, fault.Wrap("read", path, fault.Site, "remove the image's folder and pull it again", err)
-	}
-	return rootfs, settings, nil
 }
 
 // imageIsFile tells a path from a reference, as the Slurm plugin does.
@@ -159,7 +148,11 @@ func (s *session) root(ctx context.Context, cfg *config.Config, image store.Imag
 	if err != nil {
 		return launcher.Root{}, err
 	}
-	tree, err := s.unpacked(ctx, image, images, missing)
+	space, err := ownSpace(cfg, images)
+	if err != nil {
+		return launcher.Root{}, err
+	}
+	tree, err := s.unpacked(ctx, image, space, missing)
 	return launcher.Root{Kind: launcher.RootFolder, Path: tree}, err
 }
 

@@ -52,7 +52,7 @@ func (s *session) openSource(ctx context.Context, cfg *config.Config, name, plat
 			return nil, err
 		}
 	}
-	return s.openImageSource(cfg, name, platform)
+	return s.openImageSource(ctx, cfg, name, platform)
 }
 
 func openContainer(ctx context.Context, container *changes.Container) (*writable, error) {
@@ -71,17 +71,17 @@ func openContainer(ctx context.Context, container *changes.Container) (*writable
 }
 
 // openImageSource takes an image at hand as it is, even if its tag has moved.
-func (s *session) openImageSource(cfg *config.Config, name, platform string) (*writable, error) {
-	held, err := heldImages(cfg)
+func (s *session) openImageSource(ctx context.Context, cfg *config.Config, name, platform string) (*writable, error) {
+	held, err := s.heldImages(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	isDigest := strings.HasPrefix(name, "sha256:")
+	byDigest := isDigest(name)
 	h, err := findImage(held, name)
 	switch {
-	case err == nil && isDigest:
+	case err == nil && byDigest:
 		return heldSource(h, name)
-	case isDigest:
+	case byDigest:
 		return nil, err
 	}
 	ref, refErr := imagecache.ParseReference(name)

@@ -27,8 +27,8 @@ func fuseMissing() error {
 // unpacked beside the store's images the first time. This costs several times
 // the image's size on disk, so it is only for machines where users can't
 // mount.
-func (s *session) unpacked(ctx context.Context, image store.Image, images *store.Store, missing error) (string, error) {
-	tree := image.Tree()
+func (s *session) unpacked(ctx context.Context, image store.Image, space *store.Space, missing error) (string, error) {
+	images, tree := space.Store, image.Tree()
 	if _, err := os.Lstat(tree); err == nil {
 		return tree, nil
 	}
@@ -39,6 +39,13 @@ func (s *session) unpacked(ctx context.Context, image store.Image, images *store
 	defer func() { _ = lock.Release() }() // the tree stands; the kernel drops the lock in any case
 	if _, err := os.Lstat(tree); err == nil {
 		return tree, nil
+	}
+	record, err := image.Record()
+	if err != nil {
+		return "", err
+	}
+	if err := space.Reserve(ctx, lock, record.Uncompressed); err != nil {
+		return "", err
 	}
 	s.log.Warnf("unpacking the image to %s, because images can't be mounted here (%v)", tree, missing)
 	return tree, fault.Wrap("unpack image", image.Digest().String(), fault.Site,

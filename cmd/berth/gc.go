@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog"
+)
+
+// gcCmd removes what nobody needs: for users from their own store, for root
+// from the node's, too.
+type gcCmd struct {
+	DryRun    bool          `help:"Only say what would be removed."`
+	UnusedFor time.Duration `placeholder:"DURATION" help:"Also remove images that were not used for so long, as in 720h."`
+	JSON      bool          `name:"json" help:"Print what was removed as JSON."`
+}
+
+// A collected is what gc removed, as `--json` prints it.
+type collected struct {
+	DryRun  bool            `json:"dry_run"`
+	Reaped  []uint32        `json:"reaped_jobs"`
+	Removed []store.Removal `json:"removed"`
+	Bytes   int64           `json:"removed_bytes"` // of images
+}
+
+// Run prints what it removed, also when something fails.
+func (c *gcCmd) Run(ctx context.Context, s *session) error {
+	cfg, err := s.settings()
+	if err != nil {
+		return err
+	}
+	done := collected{DryRun: c.DryRun, Reaped: []uint32{}, Removed: []store.Removal{}}
+	err = c.collect(ctx, s, cfg, &done)
+	if c.JSON {
+		if perr := s.printJSON(done); err == nil {
+			err = perr
+		}
+		return err
+	}
+	printCollected(s.stdout, done)
+	return err
+}
+
+func (c *gcCmd) collect(ctx context.Context, s *session, cfg *config.Config, done *collected) error {
+	if s.user.uid == 0 && !c.DryRun {
+		done.Reaped = append(done.Reaped, s.reap(ctx)...)
+	}
+	places, err := s.places(cfg)
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		if p.space == nil {
+			continue
+		}
+		p.space.Reap = nil // done
+		removed, err := p.space.Collect(ctx, store.Collection{DryRun: c.DryRun, UnusedFor: c.UnusedFor})
+		done.Removed = append(done.Removed, removed...)
+		for _, r := range removed {
+			done.Bytes += r.Size
+		}
+		if err != nil {
+			return err
+		}
+		if !p.node && !c.DryRun {
+			answers(cfg).Sweep()
+		}
+	}
+	return nil
+}
+
+// reap ends what jobs left whose epilog never ran. That it cannot be done must
+// not keep images from going that no job uses.
+func (s *session) reap(ctx context.Context) []uint32 {
+	site, err := s.site()
+	var reaped []uint32
+	if err == nil {
+		reaped, err = prolog.Reap(ctx, site)
+	}
+	if err != nil {
+		s.log.WithError(err).Warn("look for jobs whose epilog never ran")
+	}
+	return reaped
+}
+
+func printCollected(out io.Writer, done collected) {
+	verb := "removed"
+	if done.DryRun {
+		verb = "would remove"
+	}
+	for _, job := range done.Reaped {
+		fmt.Fprintf(out, "ended    job %d, whose epilog never ran\n", job)
+	}
+	for _, r := range done.Removed {
+		if r.Digest.IsZero() {
+			fmt.Fprintf(out, "%s %s: %s\n", verb, r.Path, r.Reason)
+			continue
+		}
+		fmt.Fprintf(out, "%s %s, %s, last used %s: %s\n", verb, r.Digest, megabytes(r.Size), r.LastUse.Local().Format(time.DateTime), r.Reason)
+	}
+	fmt.Fprintf(out, "%s of images\n", megabytes(done.Bytes))
+}
+
+// answers are those that registries gave this user lately.
+func answers(cfg *config.Config) imagecache.Answers {
+	return imagecache.NewAnswers(filepath.Join(cfg.Store.UserDir, "resolve"), cfg.Resolve.TTL)
+}
