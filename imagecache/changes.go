@@ -159,7 +159,7 @@ func (c Changes) append(base v1.Image, file *os.File) (v1.Image, error) {
 		return nil, err
 	}
 	im, err := mutate.Append(base, mutate.Addendum{
-		Layer: packed, MediaType: kind,
+		Layer: bareLayer{packed}, MediaType: kind,
 		History: v1.History{Created: v1.Time{Time: created}, CreatedBy: c.CreatedBy, Comment: "saved by Berth"},
 	})
 	if err != nil {
@@ -167,6 +167,10 @@ func (c Changes) append(base v1.Image, file *os.File) (v1.Image, error) {
 	}
 	return c.configure(im, created)
 }
+
+// A bareLayer is described by its digest and size alone: tarball's own
+// descriptor has annotations, none of them.
+type bareLayer struct{ v1.Layer }
 
 // configure sets the time of creation and what the user wants otherwise.
 func (c Changes) configure(im v1.Image, created time.Time) (v1.Image, error) {

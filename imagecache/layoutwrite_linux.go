@@ -128,13 +128,13 @@ func layoutIndex(manifests ...v1.Descriptor) v1.IndexManifest {
 	return v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: manifests}
 }
 
-// saveLayout adds im to the layout at to.Path, in the place of what has its
+// layout adds im to the layout at to.Path, in the place of what has its
 // tag, or makes a layout there.
-func saveLayout(im v1.Image, to Destination) error {
+func (s *saving) layout(im v1.Image, to Destination) error {
 	entries, err := os.ReadDir(to.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return newLayout(im, to)
+		return s.newLayout(im, to)
 	case err != nil:
 		return err
 	}
@@ -144,11 +144,11 @@ func saveLayout(im v1.Image, to Destination) error {
 			Remedy: "name another folder, or one that does not exist yet",
 		}
 	}
-	return addToLayout(im, to.Path, to.Tag)
+	return s.addToLayout(im, to.Path, to.Tag)
 }
 
 // newLayout gives the folder its name when it is complete.
-func newLayout(im v1.Image, to Destination) error {
+func (s *saving) newLayout(im v1.Image, to Destination) error {
 	part, err := os.MkdirTemp(filepath.Dir(to.Path), "."+filepath.Base(to.Path)+".berth-*")
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func newLayout(im v1.Image, to Destination) error {
 	if err := os.Mkdir(layout, 0o777); err != nil { // under the umask, as the user's other folders
 		return err
 	}
-	if err := addToLayout(im, layout, to.Tag); err != nil {
+	if err := s.addToLayout(im, layout, to.Tag); err != nil {
 		return err
 	}
 	if err := os.Rename(layout, to.Path); err != nil {
@@ -169,7 +169,7 @@ func newLayout(im v1.Image, to Destination) error {
 
 // addToLayout writes blobs that dir lacks and then the index. Two processes
 // take turns.
-func addToLayout(im v1.Image, dir, tag string) error {
+func (s *saving) addToLayout(im v1.Image, dir, tag string) error {
 	lock, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -183,25 +183,25 @@ func addToLayout(im v1.Image, dir, tag string) error {
 		return err
 	}
 	for _, b := range blobs {
-		if err := addBlob(dir, b); err != nil {
+		if err := s.addBlob(dir, b); err != nil {
 			return err
 		}
 	}
-	if err := writeBytes(filepath.Join(dir, "oci-layout"), []byte(layoutMark)); err != nil {
+	if err := s.bytes(filepath.Join(dir, "oci-layout"), []byte(layoutMark)); err != nil {
 		return err
 	}
-	return addToIndex(im, filepath.Join(dir, "index.json"), tag)
+	return s.addToIndex(im, filepath.Join(dir, "index.json"), tag)
 }
 
-func writeBytes(path string, data []byte) error {
-	return saveFile(path, func(w io.Writer) error {
+func (s *saving) bytes(path string, data []byte) error {
+	return s.file(path, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})
 }
 
 // addBlob writes a blob unless the layout has it.
-func addBlob(dir string, b blobSource) error {
+func (s *saving) addBlob(dir string, b blobSource) error {
 	path := filepath.Join(dir, "blobs", b.hash.Algorithm, b.hash.Hex)
 	if info, err := os.Stat(path); err == nil && info.Size() == b.size {
 		return nil
@@ -209,7 +209,7 @@ func addBlob(dir string, b blobSource) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return saveFile(path, func(w io.Writer) error {
+	return s.file(path, func(w io.Writer) error {
 		body, err := b.open()
 		if err != nil {
 			return err
@@ -223,7 +223,7 @@ func addBlob(dir string, b blobSource) error {
 }
 
 // addToIndex puts im into the index in the place of what has the same tag.
-func addToIndex(im v1.Image, path, tag string) error {
+func (s *saving) addToIndex(im v1.Image, path, tag string) error {
 	desc, err := descriptorOf(im, tag)
 	if err != nil {
 		return err
@@ -249,5 +249,5 @@ func addToIndex(im v1.Image, path, tag string) error {
 	if raw, err = json.Marshal(index); err != nil {
 		return err
 	}
-	return writeBytes(path, raw)
+	return s.bytes(path, raw)
 }

@@ -54,6 +54,9 @@ func helperMain(text string) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv(saveEnv) != "" {
+		return saveHelper(ctx, ref)
+	}
 	s, err := store.Open(os.Getenv("BERTH_TEST_STORE"))
 	if err != nil {
 		return err

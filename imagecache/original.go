@@ -158,20 +158,6 @@ func (l *originalLayer) Descriptor() (*v1.Descriptor, error) { return &l.desc, n
 // unless it is what the manifest names.
 func (l *originalLayer) Compressed() (io.ReadCloser, error) { return l.core.blob(l.desc) }
 
-// Uncompressed implements partial.UncompressedLayer, for those that the source
-// has so.
-func (l *originalLayer) Uncompressed() (io.ReadCloser, error) {
-	body, err := l.core.blob(l.desc)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := decompress(body)
-	if err != nil {
-		return nil, errors.Join(err, body.Close())
-	}
-	return readCloser{plain, func() error { return errors.Join(plain.Close(), body.Close()) }}, nil
-}
-
 // blob opens a verified stream, which is resumed where a registry breaks off.
 func (c *originalCore) blob(desc v1.Descriptor) (io.ReadCloser, error) {
 	var body io.ReadCloser
@@ -205,7 +191,22 @@ func (u uncompressedCore) LayerByDiffID(h v1.Hash) (partial.UncompressedLayer, e
 	if i < 0 {
 		return nil, fmt.Errorf("the image has no layer %s", h)
 	}
-	desc := u.c.manifest.Layers[i]
-	desc.MediaType = types.DockerLayer
-	return &originalLayer{core: u.c, desc: desc, diffID: h}, nil
+	return uncompressedLayer{u.c, u.c.manifest.Layers[i], h}, nil
 }
+
+// An uncompressedLayer is a layer whose digest is not known yet: it is
+// compressed to find out, and again when it is read.
+type uncompressedLayer struct {
+	core   *originalCore
+	desc   v1.Descriptor
+	diffID v1.Hash
+}
+
+// DiffID implements partial.UncompressedLayer.
+func (l uncompressedLayer) DiffID() (v1.Hash, error) { return l.diffID, nil }
+
+// MediaType implements partial.UncompressedLayer.
+func (l uncompressedLayer) MediaType() (types.MediaType, error) { return types.DockerLayer, nil }
+
+// Uncompressed implements partial.UncompressedLayer.
+func (l uncompressedLayer) Uncompressed() (io.ReadCloser, error) { return l.core.blob(l.desc) }

@@ -7,10 +7,13 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
@@ -24,22 +27,26 @@ const PhaseSave Phase = "save"
 // layout the tag. untagged is the name that an archive of docker's gives to an
 // image whose destination has no tag.
 func Save(ctx context.Context, im v1.Image, to Destination, untagged string, progress ProgressFunc) error {
-	im = &watchedImage{im, ctx, &reporter{f: progress}}
-	var err error
-	switch to.Format {
-	case FormatLayout:
-		err = saveLayout(im, to)
-	case FormatOCIArchive:
-		err = saveFile(to.Path, func(w io.Writer) error { return writeLayoutTar(w, im, to.Tag) })
-	case FormatDockerArchive:
-		err = saveFile(to.Path, func(w io.Writer) error { return writeDockerArchive(w, im, to.Tag, untagged) })
-	default:
-		err = fmt.Errorf("save an image as %q", to.Format)
+	s, err := newSaving(ctx, im, progress)
+	if err == nil {
+		err = s.save(im, to, untagged)
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return saveFault(to, err)
+}
+
+func (s *saving) save(im v1.Image, to Destination, untagged string) error {
+	switch to.Format {
+	case FormatLayout:
+		return s.layout(im, to)
+	case FormatOCIArchive:
+		return s.file(to.Path, func(w io.Writer) error { return writeLayoutTar(w, im, to.Tag) })
+	case FormatDockerArchive:
+		return s.file(to.Path, func(w io.Writer) error { return writeDockerArchive(w, im, to.Tag, untagged) })
+	}
+	return fmt.Errorf("save an image as %q", to.Format)
 }
 
 // saveFault blames the destination's disk, unless err knows better.
@@ -62,19 +69,6 @@ func saveFault(to Destination, err error) error {
 	return &fault.Error{Op: "save", Arg: to.String(), Blame: blame, Remedy: remedy, Err: err}
 }
 
-// saveFile makes a file of what write writes.
-func saveFile(path string, write func(io.Writer) error) error {
-	out, err := newOutput(path)
-	if err != nil {
-		return err
-	}
-	defer out.discard()
-	if err := write(out); err != nil {
-		return err
-	}
-	return out.commit()
-}
-
 func writeDockerArchive(w io.Writer, im v1.Image, tag, untagged string) error {
 	if tag == "" {
 		tag = untagged
@@ -89,8 +83,56 @@ func writeDockerArchive(w io.Writer, im v1.Image, tag, untagged string) error {
 			Remedy: "give a tag: docker-archive:FILE:NAME:TAG",
 		}
 	}
+	if im, err = inGzip(im); err != nil {
+		return err
+	}
 	return tarball.Write(ref, im, w)
 }
+
+// inGzip returns im with all its layers in gzip. Docker's archives do not say
+// how layers are compressed, so tools guess, and some only once.
+func inGzip(im v1.Image) (v1.Image, error) {
+	layers, err := im.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		switch kind, err := l.MediaType(); {
+		case err != nil:
+			return nil, err
+		case kind != types.OCILayer && kind != types.DockerLayer:
+			return partial.UncompressedToImage(recompressed{im})
+		}
+	}
+	return im, nil
+}
+
+// recompressed is the core of an image whose layers are compressed anew.
+type recompressed struct{ im v1.Image }
+
+// RawConfigFile implements partial.UncompressedImageCore.
+func (r recompressed) RawConfigFile() ([]byte, error) { return r.im.RawConfigFile() }
+
+// MediaType implements partial.UncompressedImageCore.
+func (r recompressed) MediaType() (types.MediaType, error) { return types.DockerManifestSchema2, nil }
+
+// LayerByDiffID implements partial.UncompressedImageCore.
+func (r recompressed) LayerByDiffID(h v1.Hash) (partial.UncompressedLayer, error) {
+	l, err := r.im.LayerByDiffID(h)
+	return contentOf{l}, err
+}
+
+// contentOf is a layer without its digest.
+type contentOf struct{ l v1.Layer }
+
+// DiffID implements partial.UncompressedLayer.
+func (c contentOf) DiffID() (v1.Hash, error) { return c.l.DiffID() }
+
+// MediaType implements partial.UncompressedLayer.
+func (c contentOf) MediaType() (types.MediaType, error) { return types.DockerLayer, nil }
+
+// Uncompressed implements partial.UncompressedLayer.
+func (c contentOf) Uncompressed() (io.ReadCloser, error) { return c.l.Uncompressed() }
 
 // SaveSquashfs writes the tree in base, the squashfs file of an image of a
 // store, to the file path; with changes, as a container with them sees it,
@@ -110,7 +152,7 @@ func SaveSquashfs(ctx context.Context, base *os.File, changes *Changes, path str
 	if err == nil {
 		err = out.commit()
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return saveFault(to, err)
@@ -157,38 +199,64 @@ func (t treeLayers) Open(ctx context.Context, i int) (io.ReadCloser, error) {
 	return r, nil
 }
 
-// A watchedImage tells of its layers being read, and stops with its context.
-type watchedImage struct {
-	v1.Image
-	ctx    context.Context //nolint:containedctx // v1.Image has no place for one
+// A saving writes the files of one Save, tells of it, and stops with its
+// context.
+type saving struct {
+	ctx    context.Context //nolint:containedctx // lives as long as one call of Save
 	report *reporter
+	done   int64
+	total  int64 // of the layers, in bytes; what else there is hardly counts
 }
 
-// Layers implements v1.Image.
-func (w *watchedImage) Layers() ([]v1.Layer, error) {
-	layers, err := w.Image.Layers()
-	for i, l := range layers {
-		layers[i] = watchedLayer{l, w, i + 1, len(layers)}
-	}
-	return layers, err
-}
-
-type watchedLayer struct {
-	v1.Layer
-	image     *watchedImage
-	n, layers int
-}
-
-// Compressed implements v1.Layer.
-func (l watchedLayer) Compressed() (io.ReadCloser, error) {
-	size, err := l.Size()
+func newSaving(ctx context.Context, im v1.Image, progress ProgressFunc) (*saving, error) {
+	s := &saving{ctx: ctx, report: &reporter{f: progress}}
+	layers, err := im.Layers()
 	if err != nil {
 		return nil, err
 	}
-	body, err := l.Layer.Compressed()
-	if err != nil {
-		return nil, err
+	for _, l := range layers {
+		size, err := l.Size()
+		if err != nil {
+			return nil, err
+		}
+		s.total += size
 	}
-	p := Progress{Phase: PhaseSave, Layer: l.n, Layers: l.layers, Total: size}
-	return readCloser{l.image.report.reader(&cancelled{l.image.ctx, body}, p), body.Close}, nil
+	return s, nil
+}
+
+// file makes a file of what write writes.
+func (s *saving) file(path string, write func(io.Writer) error) error {
+	out, err := newOutput(path)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	if err := write(&savedFile{out, s, time.Time{}}); err != nil {
+		return err
+	}
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	return out.commit()
+}
+
+// A savedFile is a file on its way.
+type savedFile struct {
+	out  *output
+	s    *saving
+	last time.Time
+}
+
+// Write implements io.Writer.
+func (f *savedFile) Write(p []byte) (int, error) {
+	if f.s.ctx.Err() != nil {
+		return 0, context.Cause(f.s.ctx)
+	}
+	n, err := f.out.Write(p)
+	f.s.done += int64(n)
+	if now := time.Now(); now.Sub(f.last) >= reportEvery {
+		f.last = now
+		f.s.report.report(Progress{Phase: PhaseSave, Layer: 1, Layers: 1, Done: min(f.s.done, f.s.total), Total: f.s.total})
+	}
+	return n, err
 }
