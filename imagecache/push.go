@@ -128,22 +128,28 @@ func (p *pusher) push(ctx context.Context, write func([]remote.Option) error) er
 	err = p.endpoint.requestError(err)
 	var status *statusError
 	if errors.As(err, &status) {
-		status.login = keys.words()
-		status.anonymous = status.login == ""
+		status.login, status.anonymous = keys.words()
 	}
 	return err
 }
 
-// watch reports the bytes sent, until the library closes the channel.
+// watch reports the bytes sent, until the library closes the channel. What came
+// with the end of a layer it does not count.
 func (p *pusher) watch(updates <-chan v1.Update) {
 	report := &reporter{f: p.opts.Progress}
-	var last time.Time
+	var shown time.Time
+	var total int64
+	failed := false
 	for u := range updates {
-		if u.Error != nil || u.Complete < u.Total && time.Since(last) < reportEvery {
-			continue
+		failed = failed || u.Error != nil
+		total = max(total, u.Total)
+		if now := time.Now(); u.Error == nil && now.Sub(shown) >= reportEvery {
+			shown = now
+			report.report(Progress{Phase: PhasePush, Layer: 1, Layers: 1, Done: u.Complete, Total: u.Total})
 		}
-		last = time.Now()
-		report.report(Progress{Phase: PhasePush, Layer: 1, Layers: 1, Done: u.Complete, Total: u.Total})
+	}
+	if !failed && total > 0 {
+		report.report(Progress{Phase: PhasePush, Layer: 1, Layers: 1, Done: total, Total: total})
 	}
 }
 
@@ -204,7 +210,7 @@ type pushKeychain struct {
 	user string
 
 	mu   sync.Mutex
-	used string
+	used authn.Authenticator // nil for nobody in particular
 }
 
 // Resolve implements authn.Keychain.
@@ -224,16 +230,19 @@ func (k *pushKeychain) ResolveContext(ctx context.Context, r authn.Resource) (au
 	if err != nil {
 		return nil, fmt.Errorf("look up your login: %w", err)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.used = loginWords(auth)
+	if auth != authn.Anonymous {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.used = auth
+	}
 	return auth, nil
 }
 
-func (k *pushKeychain) words() string {
+// words says in words whose login was used, and whether it was nobody's.
+func (k *pushKeychain) words() (login string, anonymous bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.used
+	return loginWords(k.used), k.used == nil
 }
 
 // uploadGuard ends uploads that the host stops taking. Waiting for the layer
