@@ -33,6 +33,7 @@ type cli struct {
 	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
 	Config     configCmd     `cmd:"" help:"Show and explain settings."`
+	Pack       packCmd       `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }
 

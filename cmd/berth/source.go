@@ -129,7 +129,9 @@ func (w *writable) image(ctx context.Context, s *session, cfg *config.Config, ed
 
 // changes are those of the container.
 func (w *writable) changes() imagecache.Changes {
-	return imagecache.Changes{Upper: w.kept.Upper(), Temp: w.kept.Dir(), CreatedBy: "berth save " + w.name}
+	return imagecache.Changes{
+		Upper: w.kept.Upper(), Temp: w.kept.Dir(), CreatedBy: "berth save " + w.name, Privileged: packPrivileged,
+	}
 }
 
 // dockerName is the name that docker load gives to what is saved without one.
