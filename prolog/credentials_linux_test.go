@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -237,6 +238,71 @@ func TestLookUpMisbehaves(t *testing.T) {
 			eventually(t, "no process is left", func() bool { return len(n.processes()) == 0 })
 		})
 	}
+}
+
+// With the worker its look for a login ends.
+func TestLookUpEndsWithWorker(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n := newNode(t)
+	n.configure(func(c *testConfig) { c.Misdeed = "hangs" })
+	args := n.cfg.command("node", "look")
+	worker := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	must(t, worker.Start())
+	eventually(t, "the look begins", func() bool { return len(n.looks()) == 1 })
+	must(t, worker.Process.Kill())
+	_ = worker.Wait()
+	eventually(t, "it ends", func() bool { return len(n.processes()) == 0 })
+}
+
+// looks are the node's processes that look for logins.
+func (n *node) looks() (pids []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		data, _ := os.ReadFile(f) // it may end while we look
+		if strings.HasPrefix(string(data), filepath.Join(n.dir, "berth")+"\x00") && strings.HasSuffix(string(data), "credentials\x00") {
+			pids = append(pids, filepath.Base(filepath.Dir(f)))
+		}
+	}
+	return pids
+}
+
+// The process that looks is closed to the user's others, before it reads.
+func TestLookUpIsGuarded(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n := newNode(t)
+	home := filepath.Join(n.dir, "home")
+	must(t, os.Mkdir(home, 0o755))
+	server := mountDeadFUSE(t, home)
+	defer server.end(t, home)
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.cfg.lookWithin(t.Context(), 10*time.Second, userOf(home), LoginRequest{Registry: "quay.io", Home: home})
+		done <- err
+	}()
+	eventually(t, "a process that only root may look into", func() bool {
+		pids := n.looks()
+		return len(pids) == 1 && isGuarded("/proc/"+pids[0])
+	})
+	for _, pid := range n.looks() {
+		number, err := strconv.Atoi(pid)
+		must(t, err)
+		must(t, unix.Kill(number, unix.SIGKILL))
+	}
+	if err := <-done; err == nil {
+		t.Error("it was killed, and answered")
+	}
+}
+
+// isGuarded: the files of an undumpable process belong to root.
+func isGuarded(proc string) bool {
+	var st unix.Stat_t
+	limits, err := os.ReadFile(proc + "/limits")
+	return err == nil && unix.Stat(proc+"/environ", &st) == nil && st.Uid == 0 &&
+		strings.Contains(string(limits), "Max core file size        0                    0 ")
 }
 
 // A home folder on a file server that is gone: its process is killed in time.

@@ -77,6 +77,9 @@ func berth(file string, args []string) error {
 		return Prepare(ctx, cfg.Config, os.Stdin)
 	case "node worker":
 		return Work(ctx, logrus.New(), cfg.Config, args[2])
+	case "node look":
+		_, err := cfg.lookWithin(ctx, time.Minute, userOf("/"), LoginRequest{Registry: "quay.io", Home: "/"})
+		return err
 	case "node credentials":
 		return lookAsUser(ctx, cfg.Misdeed)
 	case "node reap":

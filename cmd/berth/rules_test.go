@@ -119,6 +119,8 @@ func TestImports(t *testing.T) {
 		{"imagecache", module + "/launcher", "images know nothing of containers"},
 		{"imagecache", module + "/prolog", "images know nothing of jobs"},
 		{"imagecache/store", "github.com/google/go-containerregistry", "the store uses no network"},
+		{"imagecache/credentials", "net", "logins are looked for without a network"},
+		{"imagecache/credentials", "github.com/google/go-containerregistry", "logins are looked for without a network"},
 		{"launcher/...", module + "/prolog", "containers know nothing of jobs' preparation"},
 		{"launcher/...", "github.com/google/go-containerregistry", "containers use no network"},
 		{"cmd/internal/config", module + "/imagecache", "small programs read settings, too"},
