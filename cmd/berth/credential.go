@@ -55,6 +55,11 @@ func (*nodeCredentialsCmd) Run(ctx context.Context, s *session) error {
 	return prolog.AnswerLogin(ctx, s.stdin, os.NewFile(3, "answer"))
 }
 
+// hideMemory is credentials.HideMemory for commands.
+func hideMemory() error {
+	return fault.Wrap("guard", "this process", fault.Site, "", credentials.HideMemory())
+}
+
 // guardSecrets is credentials.Guard for commands.
 func guardSecrets() error {
 	return fault.Wrap("guard", "this process", fault.Site, "", credentials.Guard())

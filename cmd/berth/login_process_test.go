@@ -197,6 +197,9 @@ func TestProcessesWithSecrets(t *testing.T) {
 		"login":   "berth login --username alice --password-stdin " + host,
 		"resolve": "berth resolve --timeout 1m " + host + "/x:1",
 		"pull":    "berth pull " + host + "/x:1",
+		"run":     "berth run " + host + "/x:1 true",
+		"save":    "berth save " + host + "/x:1 ./x.sqsh",
+		"push":    "berth push " + host + "/x:1 " + host + "/y:1",
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := dumping(t, args)

@@ -22,6 +22,9 @@ type pushCmd struct {
 
 // Run prints the digest under which the registry has the image.
 func (c *pushCmd) Run(ctx context.Context, s *session) error {
+	if err := guardSecrets(); err != nil {
+		return err
+	}
 	cfg, err := s.settings()
 	if err != nil {
 		return err

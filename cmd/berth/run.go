@@ -33,6 +33,9 @@ type runCmd struct {
 
 // Run does not return when all is well: the process becomes the command.
 func (c *runCmd) Run(ctx context.Context, s *session) error {
+	if err := hideMemory(); err != nil {
+		return err
+	}
 	cfg, err := s.settings()
 	if err != nil {
 		return err

@@ -25,6 +25,9 @@ type saveCmd struct {
 
 // Run prints the image's digest; a squashfs file has none.
 func (c *saveCmd) Run(ctx context.Context, s *session) error {
+	if err := guardSecrets(); err != nil {
+		return err
+	}
 	cfg, err := s.settings()
 	if err != nil {
 		return err
