@@ -135,7 +135,8 @@ func (c *Creation) serve(ctx context.Context, files []*os.File, offset int64) er
 	case c.Request.Image.Kind == RootFUSE && len(files) == 1:
 		return c.serveSquashfs(ctx, c.Squashfs, 0, files[0])
 	case c.Request.Image.Kind == RootFile && len(files) == 2:
-		return c.serveSquashfs(ctx, files[1], offset, files[0])
+		err := c.serveSquashfs(ctx, files[1], offset, files[0])
+		return fault.Wrap("mount", c.Request.Image.Path, fault.User, "copy or make the file again, if it is damaged or cut off; berth pull reads more kinds of compression", err)
 	}
 	return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
 }

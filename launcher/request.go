@@ -42,7 +42,7 @@ const (
 	RootMounted = "mounted" // Path is a mounted image
 	RootFolder  = "folder"  // Path is an unpacked image
 	RootFUSE    = "fuse"    // Creation.Squashfs is served by FUSE
-	RootFile    = "file"    // Path is a squashfs or SIF file of the user's, served by FUSE
+	RootFile    = "file"    // Path is a squashfs or SIF file of the user's, served by FUSE, or a folder, bound
 )
 
 // A Root says where the image's tree comes from.

@@ -25,7 +25,7 @@ func (r *rootfs) look() error {
 	if err := os.Mkdir(r.tree, 0o755); err != nil {
 		return err
 	}
-	return overlay(r.tree, fmt.Sprintf("lowerdir=%s:%s,userxattr", escape(r.upper()), escape(r.image)))
+	return r.explainOverlay(overlay(r.tree, fmt.Sprintf("lowerdir=%s:%s,userxattr", escape(r.upper()), escape(r.image))))
 }
 
 func (r *rootfs) upper() string { return filepath.Join(r.changes, changes.UpperName) }

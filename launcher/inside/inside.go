@@ -50,12 +50,12 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 	if err := r.attachImage(channel, req); err != nil {
 		return err
 	}
+	if req.Image.Kind == launcher.RootFile {
+		image.fromTree(r)
+	}
 	binds, err := prepare(req, r, image)
 	if err != nil {
 		return err
-	}
-	if req.Image.Kind == launcher.RootFile {
-		image.Config.Env = r.environment()
 	}
 	init, err := start(r, binds, req.Writable)
 	if err != nil {
@@ -155,12 +155,7 @@ func (r *rootfs) attachImage(channel *os.File, req *launcher.Request) error {
 	case launcher.RootFUSE:
 		return r.mountFUSE(channel, 0)
 	case launcher.RootFile:
-		f, offset, err := openFile(req)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return r.mountFUSE(channel, offset, f)
+		return r.attachFile(channel, req)
 	}
 	return fmt.Errorf("unknown kind of image %q", req.Image.Kind)
 }

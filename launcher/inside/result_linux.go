@@ -1,17 +1,15 @@
 package inside
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
+	"github.com/berth-hpc/berth/imagefile"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/wire"
-	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,26 +40,11 @@ func readConfig(f *os.File) (*imageConfig, error) {
 	return c, nil
 }
 
-// environment reads the variables of an image that has no config beside it:
-// enroot keeps them in /etc/environment of its squashfs files.
-func (r *rootfs) environment() []string {
-	path, err := securejoin.SecureJoin(r.image, "/etc/environment")
-	if err != nil {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	var env []string
-	lines := bufio.NewScanner(io.LimitReader(f, maxConfig))
-	for lines.Scan() {
-		if name, _, ok := strings.Cut(lines.Text(), "="); ok && name != "" && !strings.ContainsAny(name, " #") {
-			env = append(env, lines.Text())
-		}
-	}
-	return env
+// fromTree takes the config of an image that has none beside it from what
+// enroot or Apptainer left in its tree.
+func (c *imageConfig) fromTree(r *rootfs) {
+	found := imagefile.ReadConfig(r.readFile)
+	c.Config.Env, c.Config.WorkingDir = found.Env, found.WorkingDir
 }
 
 // workdir is where tasks start: what the user asked for, else the image's, else /.

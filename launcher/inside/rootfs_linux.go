@@ -21,6 +21,7 @@ type rootfs struct {
 	tree    string  // what the container's root shows before anything is mounted in it
 	path    string  // the container's root
 	changes string  // folder that keeps changes; "" for none
+	folder  string  // what image shows, if that is a folder
 	points  []point // what the layer of mount points has
 }
 
@@ -205,6 +206,10 @@ func (r *rootfs) addFile(rel string) error {
 // mount puts the layers together below r.path. Overlays in user namespaces
 // need Linux 5.11.
 func (r *rootfs) mount(writable bool) error {
+	return r.explainOverlay(r.assemble(writable))
+}
+
+func (r *rootfs) assemble(writable bool) error {
 	points := filepath.Join(r.work, "points")
 	if r.changes != "" {
 		return r.mountChanges(points)
@@ -278,18 +283,41 @@ func (r *rootfs) addNewFolders(points string) error {
 	return nil
 }
 
-// bindOnto keeps the flags of from's mount, which are locked here.
+// bindOnto keeps the flags of from's mount, which are locked here, and of what
+// is mounted below it: an image has nothing there, a user's folder may.
 func bindOnto(from, to string) error {
-	return os.NewSyscallError("bind", unix.Mount(from, to, "", unix.MS_BIND, ""))
+	return os.NewSyscallError("bind", unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""))
 }
 
 func overlay(path, options string) error {
 	err := unix.Mount("overlay", path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
 	if err != nil {
-		return siteError(fmt.Sprintf("mount the root file system: overlay: %v", err),
-			"overlayfs in user namespaces needs Linux 5.11")
+		return &overlayError{err}
 	}
 	return nil
+}
+
+// An overlayError is the kernel's refusal of an overlay.
+type overlayError struct{ err error }
+
+// Error implements error.
+func (e *overlayError) Error() string { return "overlay: " + e.err.Error() }
+
+// Unwrap returns the kernel's word.
+func (e *overlayError) Unwrap() error { return e.err }
+
+// explainOverlay says what to do about an overlay that the kernel refuses. It
+// refuses to hide one of several mounts that belong together.
+func (r *rootfs) explainOverlay(err error) error {
+	var refused *overlayError
+	switch {
+	case !errors.As(err, &refused):
+		return err
+	case r.folder != "" && errors.Is(err, unix.EINVAL):
+		return userError(fmt.Sprintf("image %s: other file systems are mounted in that folder, where the container has to add or change something", r.folder),
+			"unmount them, or make the container read-only, or add no mount points there")
+	}
+	return siteError(fmt.Sprintf("mount the root file system: %v", refused), "overlayfs in user namespaces needs Linux 5.11")
 }
 
 // escape protects the separators of overlay's options in a path.
@@ -297,17 +325,19 @@ func escape(p string) string {
 	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(p)
 }
 
-// bindFolder makes an unpacked image the tree below.
+// bindFolder makes a folder the tree below: an unpacked image, or a root file
+// system of the user's own, with what is mounted in it. Nothing is copied and
+// nothing in it changes. Mounts that the kernel locks together can't be bound
+// one without the other, so all of them are.
 func (r *rootfs) bindFolder(folder string) error {
-	r.image = filepath.Join(r.work, "image")
+	r.image, r.folder = filepath.Join(r.work, "image"), folder
 	if err := os.Mkdir(r.image, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(folder, r.image, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind the image %s: %w", folder, err)
+	if err := unix.Mount(folder, r.image, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return badFile(folder, os.NewSyscallError("bind", err), "give a folder that you may enter")
 	}
-	// It is the user's own folder, shared by all their containers. Binds of it
-	// copy the flag.
+	// It is shared by all containers of this user. Binds of it copy the flags.
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
-	return os.NewSyscallError("mount_setattr", unix.MountSetattr(unix.AT_FDCWD, r.image, 0, &attr))
+	return os.NewSyscallError("mount_setattr", unix.MountSetattr(unix.AT_FDCWD, r.image, unix.AT_RECURSIVE, &attr))
 }
