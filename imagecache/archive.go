@@ -1,17 +1,13 @@
 package imagecache
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path"
 	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -29,16 +25,11 @@ import (
 // tool saved it. go-containerregistry instead compresses all layers to
 // learn the digests that they would have in a registry.
 type archiveSource struct {
-	ref      Reference
-	members  map[string]member
-	layers   map[v1.Hash]string // diffID -> member
-	config   []byte
-	made     []byte // the manifest
-	madeName store.Digest
+	ref Reference
+	*tarFile
+	layers map[v1.Hash]string // diffID -> member
+	madeImage
 }
-
-// A member is where a file lies in the archive.
-type member struct{ offset, size int64 }
 
 // archiveEntry is one image in the archive's manifest.json.
 type archiveEntry struct {
@@ -47,86 +38,30 @@ type archiveEntry struct {
 	Layers   []string
 }
 
-func newArchiveSource(ref Reference) (*archiveSource, error) {
-	s := &archiveSource{ref: ref}
-	if err := s.load(); err != nil {
+func newArchiveSource(ref Reference, f *tarFile) (*archiveSource, error) {
+	s := &archiveSource{ref: ref, tarFile: f}
+	entry, err := s.chooseEntry()
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
-}
-
-func (s *archiveSource) load() error {
-	f, err := os.Open(s.ref.path)
+	config, err := s.small(entry.Config, maxConfig)
 	if err != nil {
-		return err
+		return nil, notArchive(err)
 	}
-	defer f.Close()
-	if s.members, err = indexTar(f); err != nil {
-		return notArchive(err)
-	}
-	entry, err := s.chooseEntry(f)
-	if err != nil {
-		return err
-	}
-	if s.config, err = s.readMember(f, entry.Config, maxConfig); err != nil {
-		return err
-	}
-	return s.makeManifest(entry)
+	return s, s.make(config, entry)
 }
 
 func notArchive(err error) error {
 	return &fault.Error{
 		Op: "read archive", Blame: fault.User,
-		Remedy: "name an uncompressed file made by docker save or podman save", Err: err,
+		Remedy: "name a file made by docker save or podman save; if it is one, make it again", Err: err,
 	}
 }
 
-// indexTar finds the files of a tar without reading them: archive/tar skips
-// by seeking. Old versions of docker save store a layer that
-// two images share as a symbolic link to the other's.
-func indexTar(f *os.File) (map[string]member, error) {
-	members, links := map[string]member{}, map[string]string{}
-	tr := tar.NewReader(f)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		offset, err := f.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return nil, err
-		}
-		name := path.Clean(h.Name)
-		switch h.Typeflag {
-		case tar.TypeReg:
-			members[name] = member{offset: offset, size: h.Size}
-		case tar.TypeSymlink:
-			links[name] = path.Join(path.Dir(name), h.Linkname)
-		}
-	}
-	for name, target := range links {
-		if m, ok := members[target]; ok {
-			members[name] = m
-		}
-	}
-	return members, nil
-}
-
-func (s *archiveSource) readMember(f *os.File, name string, limit int64) ([]byte, error) {
-	m, ok := s.members[path.Clean(name)]
-	if !ok {
-		return nil, notArchive(fmt.Errorf("%s is not in it", quote(name)))
-	}
-	return readLimited(io.NewSectionReader(f, m.offset, m.size), limit)
-}
-
-func (s *archiveSource) chooseEntry(f *os.File) (archiveEntry, error) {
-	raw, err := s.readMember(f, "manifest.json", maxManifest)
+func (s *archiveSource) chooseEntry() (archiveEntry, error) {
+	raw, err := s.small("manifest.json", maxManifest)
 	if err != nil {
-		return archiveEntry{}, err
+		return archiveEntry{}, notArchive(err)
 	}
 	var entries []archiveEntry
 	if err := json.Unmarshal(raw, &entries); err != nil {
@@ -137,7 +72,7 @@ func (s *archiveSource) chooseEntry(f *os.File) (archiveEntry, error) {
 	}
 	var tags []string
 	for _, e := range entries {
-		if slices.ContainsFunc(e.RepoTags, s.isTag) {
+		if slices.ContainsFunc(e.RepoTags, s.ref.isTag) {
 			return e, nil
 		}
 		tags = append(tags, e.RepoTags...)
@@ -145,77 +80,74 @@ func (s *archiveSource) chooseEntry(f *os.File) (archiveEntry, error) {
 	return archiveEntry{}, noSuchTag(s.ref, tags)
 }
 
-// isTag reports whether the tag that was asked for, which may be a whole
-// name or the part after the colon, means name.
-func (s *archiveSource) isTag(name string) bool {
-	return s.ref.tag != "" && (name == s.ref.tag || strings.HasSuffix(name, ":"+s.ref.tag) ||
-		strings.HasSuffix(name, "/"+s.ref.tag))
-}
-
-func (s *archiveSource) makeManifest(entry archiveEntry) error {
-	config, err := v1.ParseConfigFile(bytes.NewReader(s.config))
+// make makes the image that entry describes.
+func (s *archiveSource) make(config []byte, entry archiveEntry) error {
+	parsed, err := v1.ParseConfigFile(bytes.NewReader(config))
 	if err != nil {
 		return damaged("its config is not JSON: %w", err)
 	}
-	if len(entry.Layers) != len(config.RootFS.DiffIDs) {
-		return damaged("it has %d layers, but its config speaks of %d", len(entry.Layers), len(config.RootFS.DiffIDs))
+	diffIDs := parsed.RootFS.DiffIDs
+	if len(entry.Layers) != len(diffIDs) {
+		return damaged("it has %d layers, but its config speaks of %d", len(entry.Layers), len(diffIDs))
 	}
-	m := v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2}
-	m.Config = v1.Descriptor{MediaType: types.DockerConfigJSON, Size: int64(len(s.config)), Digest: hashOf(s.config)}
 	s.layers = map[v1.Hash]string{}
-	for i, diffID := range config.RootFS.DiffIDs {
-		s.layers[diffID] = path.Clean(entry.Layers[i])
+	for i, diffID := range diffIDs {
+		s.layers[diffID] = entry.Layers[i]
+	}
+	s.madeImage, err = makeImage(config, diffIDs)
+	return err
+}
+
+func (s *archiveSource) local() bool    { return true }
+func (s *archiveSource) origin() string { return s.ref.path }
+
+func (s *archiveSource) blob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+	if desc.Digest == hashOf(s.config) {
+		return io.NopCloser(bytes.NewReader(s.config)), nil
+	}
+	stored, err := s.open(ctx, s.layers[desc.Digest])
+	if err != nil {
+		return nil, notArchive(err)
+	}
+	// The manifest that we made names layers by what is inside.
+	plain, err := decompress(stored)
+	if err != nil {
+		stored.Close()
+		return nil, err
+	}
+	return readCloser{plain, func() error { return errors.Join(plain.Close(), stored.Close()) }}, nil
+}
+
+// madeImage is the manifest and config of an image that had no manifest.
+type madeImage struct {
+	config, manifestRaw []byte
+	digest              store.Digest
+}
+
+// makeImage makes the manifest for a config and layers without compression.
+func makeImage(config []byte, diffIDs []v1.Hash) (madeImage, error) {
+	m := v1.Manifest{SchemaVersion: 2, MediaType: types.DockerManifestSchema2}
+	m.Config = v1.Descriptor{MediaType: types.DockerConfigJSON, Size: int64(len(config)), Digest: hashOf(config)}
+	for _, diffID := range diffIDs {
 		m.Layers = append(m.Layers, v1.Descriptor{MediaType: types.DockerUncompressedLayer, Size: -1, Digest: diffID})
 	}
-	if s.made, err = json.Marshal(m); err == nil {
-		s.madeName = digestOf(s.made)
-	}
-	return err
+	raw, err := json.Marshal(m)
+	return madeImage{config: config, manifestRaw: raw, digest: digestOf(raw)}, err
 }
 
 func hashOf(raw []byte) v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: digestOf(raw).Hex()}
 }
 
-func (s *archiveSource) local() bool    { return true }
-func (s *archiveSource) origin() string { return s.ref.path }
+func (m *madeImage) root(context.Context) ([]byte, error) { return m.manifestRaw, nil }
 
-func (s *archiveSource) root(context.Context) ([]byte, error) { return s.made, nil }
-
-func (s *archiveSource) manifest(_ context.Context, d store.Digest) ([]byte, error) {
-	if d != s.madeName {
+func (m *madeImage) manifest(_ context.Context, d store.Digest) ([]byte, error) {
+	if d != m.digest {
 		return nil, &fault.Error{
-			Op: "read archive", Blame: fault.User,
-			Remedy: "name the file that the digest was resolved from; it may have been replaced since",
-			Err:    fmt.Errorf("it holds %v, not %v", s.madeName, d),
+			Op: "read image", Blame: fault.User,
+			Remedy: "name the file or folder that the digest was resolved from; it may have been changed since",
+			Err:    fmt.Errorf("it holds %v, not %v", m.digest, d),
 		}
 	}
-	return s.made, nil
-}
-
-func (s *archiveSource) blob(_ context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
-	if desc.Digest == hashOf(s.config) {
-		return io.NopCloser(bytes.NewReader(s.config)), nil
-	}
-	m, ok := s.members[s.layers[desc.Digest]]
-	if !ok {
-		return nil, notArchive(errors.New("a layer that its manifest names is missing"))
-	}
-	f, err := os.Open(s.ref.path)
-	if err != nil {
-		return nil, err
-	}
-	section := io.NewSectionReader(f, m.offset, m.size)
-	return s.uncompressed(section, f)
-}
-
-// uncompressed undoes the compression that some tools apply to layers, since
-// the manifest we made names them by what is inside.
-func (s *archiveSource) uncompressed(r io.Reader, f *os.File) (io.ReadCloser, error) {
-	plain, err := decompress(r)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return readCloser{plain, func() error { return errors.Join(plain.Close(), f.Close()) }}, nil
+	return m.manifestRaw, nil
 }

@@ -33,6 +33,8 @@ type FetchOptions struct {
 	Delegate io.ReadWriter
 	// Version is Berth's version, for the record.
 	Version string
+
+	source source // what Pull has opened already, or nil
 }
 
 // Fetch gets the image d, which Resolve said ref names, and converts it. dir
@@ -73,8 +75,10 @@ func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	if opts.Delegate != nil {
 		f.other = newDelegate(opts.Delegate)
 	}
-	if f.src, err = openSource(ref, opts.Network); err != nil {
-		return err
+	if f.src = opts.source; f.src == nil {
+		if f.src, err = openSource(ctx, ref, opts.Network); err != nil {
+			return err
+		}
 	}
 	if f.im, err = openImage(ctx, f.src, d, orHost(opts.Platform)); err != nil {
 		return err
@@ -107,7 +111,13 @@ func removeAll(dir string) error {
 
 // transfer gets the layers, has them converted, and writes the image's other
 // files.
-func (f *fetching) transfer(ctx context.Context) error {
+func (f *fetching) transfer(ctx context.Context) (err error) {
+	if s, ok := f.src.(spooler); ok {
+		if err := s.spool(ctx, f.dir, len(f.im.layers)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.release()) }()
+	}
 	direct := f.other != nil || f.opts.Converter.Streams()
 	l, err := startLayers(ctx, f.src, f.im, filepath.Join(f.dir, "layers"), direct, f.opts.Parallel, f.report)
 	if err != nil {

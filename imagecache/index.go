@@ -25,7 +25,7 @@ type originalIndex struct {
 
 // openIndex opens the index that ref names.
 func openIndex(ctx context.Context, ref Reference, net Network) (*originalIndex, error) {
-	src, err := openSource(ref, net)
+	src, err := openSource(ctx, ref, net)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -20,18 +19,26 @@ import (
 // (OCI image specification, "Image Layout").
 const refName = "org.opencontainers.image.ref.name"
 
-// layoutSource is an image in a folder in the OCI image layout.
-type layoutSource struct{ ref Reference }
+// fullName is the annotation with the whole name, where Docker (25.0 and
+// later) and containerd give refName the tag alone.
+const fullName = "io.containerd.image.name"
 
-func newLayoutSource(ref Reference) (*layoutSource, error) {
-	if _, err := os.Stat(filepath.Join(ref.path, "oci-layout")); err != nil {
+// layoutSource is an image in the OCI image layout, in a folder or in an
+// archive of one.
+type layoutSource struct {
+	ref Reference
+	files
+}
+
+func newLayoutSource(ref Reference, f files) (*layoutSource, error) {
+	if _, err := f.small("oci-layout", maxManifest); err != nil {
 		return nil, &fault.Error{
 			Op: "open", Arg: ref.String(), Blame: fault.User,
-			Remedy: "name a folder that holds oci-layout, index.json and blobs/",
+			Remedy: "name a folder, or an archive of one, that holds oci-layout, index.json and blobs/",
 			Err:    fmt.Errorf("not an OCI layout: %w", err),
 		}
 	}
-	return &layoutSource{ref: ref}, nil
+	return &layoutSource{ref, f}, nil
 }
 
 func (s *layoutSource) local() bool    { return true }
@@ -41,7 +48,7 @@ func (s *layoutSource) root(ctx context.Context) ([]byte, error) {
 	if !s.ref.digest.IsZero() {
 		return s.manifest(ctx, s.ref.digest)
 	}
-	raw, err := readFile(filepath.Join(s.ref.path, "index.json"), maxManifest)
+	raw, err := s.small("index.json", maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +68,11 @@ func (s *layoutSource) tagged(all []v1.Descriptor) ([]v1.Descriptor, error) {
 	var found []v1.Descriptor
 	var tags []string
 	for _, d := range all {
-		tag := d.Annotations[refName]
-		if tag != "" {
-			tags = append(tags, tag)
+		names := namesOf(d)
+		if len(names) > 0 {
+			tags = append(tags, names[0])
 		}
-		if s.ref.tag == "" || tag == s.ref.tag || strings.HasSuffix(tag, ":"+s.ref.tag) {
+		if s.ref.tag == "" || slices.ContainsFunc(names, s.ref.isTag) {
 			found = append(found, d)
 		}
 	}
@@ -73,6 +80,23 @@ func (s *layoutSource) tagged(all []v1.Descriptor) ([]v1.Descriptor, error) {
 		return nil, noSuchTag(s.ref, tags)
 	}
 	return found, nil
+}
+
+// namesOf returns what a descriptor in a layout is called, the longest first.
+func namesOf(d v1.Descriptor) []string {
+	var names []string
+	for _, key := range []string{fullName, refName} {
+		if name := d.Annotations[key]; name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// isTag reports whether the tag that was asked for, which may be a whole
+// name or its end, means name.
+func (r Reference) isTag(name string) bool {
+	return r.tag != "" && (name == r.tag || strings.HasSuffix(name, ":"+r.tag) || strings.HasSuffix(name, "/"+r.tag))
 }
 
 // noSuchTag says which tags a file has.
@@ -90,7 +114,7 @@ func noSuchTag(ref Reference, tags []string) error {
 }
 
 func (s *layoutSource) manifest(_ context.Context, d store.Digest) ([]byte, error) {
-	raw, err := readFile(s.blobPath(d), maxManifest)
+	raw, err := s.small(blobName(d), maxManifest)
 	if err != nil {
 		return nil, err
 	}
@@ -100,23 +124,12 @@ func (s *layoutSource) manifest(_ context.Context, d store.Digest) ([]byte, erro
 	return raw, nil
 }
 
-func (s *layoutSource) blob(_ context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
+func (s *layoutSource) blob(ctx context.Context, desc v1.Descriptor) (io.ReadCloser, error) {
 	d, err := store.ParseDigest(desc.Digest.String())
 	if err != nil {
 		return nil, err
 	}
-	return os.Open(s.blobPath(d))
+	return s.open(ctx, blobName(d))
 }
 
-func (s *layoutSource) blobPath(d store.Digest) string {
-	return filepath.Join(s.ref.path, "blobs", "sha256", d.Hex())
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readLimited(f, limit)
-}
+func blobName(d store.Digest) string { return "blobs/sha256/" + d.Hex() }

@@ -33,7 +33,7 @@ const (
 // index is followed to its manifest. For a registry that serves anonymous
 // readers it costs one request.
 func Resolve(ctx context.Context, ref Reference, platform Platform, net Network) (store.Digest, error) {
-	src, err := openSource(ref, net)
+	src, err := openSource(ctx, ref, net)
 	if err != nil {
 		return store.Digest{}, imageFault("resolve", ref, err)
 	}

@@ -33,7 +33,7 @@ func OpenOriginal(ctx context.Context, ref Reference, d store.Digest, platform P
 }
 
 func openOriginal(ctx context.Context, ref Reference, d store.Digest, platform Platform, net Network) (*Original, error) {
-	src, err := openSource(ref, net)
+	src, err := openSource(ctx, ref, net)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
 )
@@ -17,11 +19,10 @@ func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions)
 	report := &reporter{f: opts.Progress}
 	im, err := findPinned(s, ref)
 	if err == nil {
-		note(im, ref)
-		return im, nil
+		return held(im, ref, opts.Platform)
 	}
 	report.report(Progress{Phase: PhaseResolve})
-	d, err := Resolve(ctx, ref, opts.Platform, opts.Network)
+	d, err := opts.resolve(ctx, ref)
 	if err != nil {
 		return store.Image{}, err
 	}
@@ -32,6 +33,21 @@ func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions)
 	if err != nil {
 		return store.Image{}, err
 	}
+	return held(im, ref, opts.Platform)
+}
+
+// held returns an image of the store if it is for platform. A reference that
+// is no index leads to its image whatever the platform, and then another user
+// of the store may have asked for that one.
+func held(im store.Image, ref Reference, platform Platform) (store.Image, error) {
+	m, err := im.Manifest()
+	if err != nil {
+		return store.Image{}, err
+	}
+	have := Platform{m.OS, m.Architecture, m.Variant}
+	if want := orHost(platform); !want.matches(&v1.Platform{OS: have.OS, Architecture: have.Architecture, Variant: have.Variant}) {
+		return store.Image{}, imageFault("pull", ref, wrongPlatform(want, []string{have.String()}))
+	}
 	note(im, ref)
 	return im, nil
 }
@@ -41,6 +57,15 @@ func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions)
 func note(im store.Image, ref Reference) {
 	_ = im.Remember(ref.String())
 	_ = im.Touch()
+}
+
+// resolve is Resolve, and keeps what it opened for Fetch: logins are asked for
+// once, and large files are read once to learn their digest.
+func (o *FetchOptions) resolve(ctx context.Context, ref Reference) (d store.Digest, err error) {
+	if o.source, err = openSource(ctx, ref, o.Network); err == nil {
+		d, err = resolve(ctx, o.source, orHost(o.Platform))
+	}
+	return d, imageFault("resolve", ref, err)
 }
 
 // findPinned looks for the image by the digest in ref, which costs nothing.

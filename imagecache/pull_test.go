@@ -261,7 +261,7 @@ func TestAlteredLayouts(t *testing.T) {
 	}
 }
 
-func writeFile(t *testing.T, path string, raw []byte) {
+func writeFile(t testing.TB, path string, raw []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		t.Fatal(err)

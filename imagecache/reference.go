@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -20,10 +21,15 @@ const (
 	Registry Kind = iota
 	// OCILayout is a folder in the OCI image layout.
 	OCILayout
-	// DockerArchive is a tar file made by docker save or podman save.
+	// DockerArchive is a tar file made by docker save or podman save,
+	// perhaps compressed.
 	DockerArchive
-	// Path is a file or folder that begins with "." or "/". Nothing
-	// can resolve it yet.
+	// OCIArchive is a tar file of an OCI layout, perhaps compressed.
+	OCIArchive
+	// DockerDir is a folder of skopeo's dir: and podman save's docker-dir.
+	DockerDir
+	// Path is a file or folder that begins with "." or "/": a squashfs or SIF
+	// file, a folder with a root file system, or one of the above.
 	Path
 )
 
@@ -48,7 +54,9 @@ type Reference struct {
 //
 //	[docker://][USER@][REGISTRY#|REGISTRY/]IMAGE[:TAG][@sha256:DIGEST]
 //	oci:DIR[:TAG][@sha256:DIGEST]
+//	oci-archive:FILE[:TAG][@sha256:DIGEST]
 //	docker-archive:FILE[:TAG]
+//	dir:DIR
 //	./PATH or /PATH
 //
 // Before a "/", the first part is a registry only if it contains "." or ":"
@@ -69,14 +77,15 @@ func parse(s string) (Reference, error) {
 		return Reference{}, errors.New("it is empty")
 	case s[0] == '.' || s[0] == '/':
 		return Reference{kind: Path, path: s}, nil
-	case strings.HasPrefix(s, "oci:"):
-		return parseFile(OCILayout, s, s[len("oci:"):])
-	case strings.HasPrefix(s, "docker-archive:"):
-		return parseFile(DockerArchive, s, s[len("docker-archive:"):])
+	}
+	for kind, prefix := range filePrefixes {
+		if rest, ok := strings.CutPrefix(s, prefix); ok {
+			return parseFile(kind, s, rest)
+		}
 	}
 	rest, explicit := strings.CutPrefix(s, "docker://")
-	if scheme, _, ok := strings.Cut(rest, "://"); ok {
-		return Reference{}, fmt.Errorf("%s:// is not supported", scheme)
+	if err := otherScheme(rest); err != nil {
+		return Reference{}, err
 	}
 	ref, err := parseRegistry(rest)
 	if err != nil {
@@ -92,6 +101,39 @@ func parse(s string) (Reference, error) {
 	return ref, nil
 }
 
+// filePrefixes are what stands in front of files and folders, the names that
+// skopeo and podman have for them.
+var filePrefixes = map[Kind]string{
+	OCILayout: "oci:", OCIArchive: "oci-archive:", DockerArchive: "docker-archive:", DockerDir: "dir:",
+}
+
+// otherScheme refuses what other tools read and Berth does not, with the way
+// round.
+func otherScheme(s string) error {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		scheme, rest, _ = strings.Cut(s, ":")
+		if scheme != "docker-daemon" && scheme != "containers-storage" {
+			return nil
+		}
+	}
+	remedy := "write docker://[REGISTRY/]IMAGE[:TAG]"
+	switch scheme {
+	case "dockerd", "podman", "docker-daemon", "containers-storage":
+		remedy = "save it first (docker save -o x.tar IMAGE, podman save -o x.tar IMAGE), and write docker-archive:x.tar"
+	case "http", "https":
+		remedy = "for an image in a registry leave out " + scheme + "://; load a file yourself, and write ./FILE"
+	case "library", "shub", "oras":
+		remedy = "get the file first (apptainer pull x.sif " + oneLine(s) + "), and write ./x.sif"
+	case "file":
+		remedy = "write the path alone: " + oneLine(rest)
+	}
+	return &fault.Error{
+		Op: "read image reference", Arg: quote(s), Blame: fault.User, Remedy: remedy,
+		Err: fmt.Errorf("%s: is not supported", oneLine(scheme)),
+	}
+}
+
 // parseFile reads PATH[:TAG][@DIGEST]. The path ends at the first colon, as
 // with skopeo and podman, since tags of archives may contain slashes.
 func parseFile(kind Kind, whole, rest string) (Reference, error) {
@@ -103,8 +145,11 @@ func parseFile(kind Kind, whole, rest string) (Reference, error) {
 	if file == "" || tagged && tag == "" {
 		return Reference{}, fmt.Errorf("%s: a path or a tag is missing", whole)
 	}
-	if !digest.IsZero() && kind == DockerArchive {
+	switch {
+	case !digest.IsZero() && kind == DockerArchive:
 		return Reference{}, errors.New("docker archives have tags, not digests")
+	case kind == DockerDir && (tagged || !digest.IsZero()):
+		return Reference{}, errors.New("a folder of dir: holds one image, without tag or digest")
 	}
 	return Reference{kind: kind, path: file, tag: tag, digest: digest}, nil
 }
@@ -181,6 +226,14 @@ func (r *Reference) validate() error {
 	if r.repository == "" {
 		return errors.New("the image's name is empty")
 	}
+	for part := range strings.SplitSeq(r.repository, "/") {
+		if part == "" {
+			return errors.New("a part of the image's name is empty")
+		}
+	}
+	if !isHost(r.registry) {
+		return fmt.Errorf("the registry's name is no host, with or without a port: %s", quote(r.registry))
+	}
 	if r.repository != strings.ToLower(r.repository) {
 		return fmt.Errorf("image names are lower case: %s", oneLine(strings.ToLower(r.repository)))
 	}
@@ -197,6 +250,23 @@ func (r *Reference) validate() error {
 		return errors.New(oneLine(err.Error()))
 	}
 	return nil
+}
+
+// isHost reports whether s is HOST[:PORT] or [ADDRESS][:PORT]. The library
+// takes nearly everything for a registry.
+func isHost(s string) bool {
+	host, port := s, "0"
+	if address, rest, ok := strings.Cut(s, "]"); ok && strings.HasPrefix(s, "[") {
+		if host = strings.ReplaceAll(address[1:], ":", "."); rest != "" {
+			port, _ = strings.CutPrefix(rest, ":")
+		}
+	} else if name, after, ok := strings.Cut(s, ":"); ok {
+		host, port = name, after
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return false
+	}
+	return host != "" && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
 
 // looksLikeFile reports whether s, given without ./ or a registry, ends like
@@ -249,14 +319,12 @@ func (r Reference) Path() string { return r.path }
 func (r Reference) String() string {
 	var b strings.Builder
 	switch r.kind {
-	case OCILayout:
-		b.WriteString("oci:" + r.path)
-	case DockerArchive:
-		b.WriteString("docker-archive:" + r.path)
+	case Registry:
+		b.WriteString(r.registry + r.separator() + r.repository)
 	case Path:
 		return r.path
 	default:
-		b.WriteString(r.registry + r.separator() + r.repository)
+		b.WriteString(filePrefixes[r.kind] + r.path)
 	}
 	if r.tag != "" {
 		b.WriteString(":" + r.tag)

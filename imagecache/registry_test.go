@@ -91,7 +91,7 @@ func (r *testRegistry) tag(t *testing.T, repoTag string) name.Tag {
 	return tag
 }
 
-func mustParse(t *testing.T, s string) Reference {
+func mustParse(t testing.TB, s string) Reference {
 	t.Helper()
 	ref, err := ParseReference(s)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/imagefile"
 )
 
 // A source serves the manifests and blobs that one reference leads to. What
@@ -26,19 +27,82 @@ type source interface {
 	origin() string
 }
 
-func openSource(ref Reference, net Network) (source, error) {
+func openSource(ctx context.Context, ref Reference, net Network) (source, error) {
 	switch ref.kind {
 	case Registry:
 		return newRegistrySource(ref, net)
 	case OCILayout:
-		return newLayoutSource(ref)
+		return newLayoutSource(ref, folder(ref.path))
+	case DockerDir:
+		return newDockerDirSource(ref)
 	case DockerArchive:
-		return newArchiveSource(ref)
-	default:
-		return nil, &fault.Error{
-			Op: "open image", Arg: ref.path, Blame: fault.User,
-			Remedy: "push it to a registry, or save it as an archive and write docker-archive:FILE",
-			Err:    errors.New("images given by path are not supported yet for this command"),
+		f, err := openTarFile(ctx, ref.path)
+		if err != nil {
+			return nil, err
 		}
+		return newArchiveSource(ref, f)
+	case OCIArchive:
+		f, err := openTarFile(ctx, ref.path)
+		if err != nil {
+			return nil, err
+		}
+		return newArchivedLayout(ref, f)
 	}
+	return openPath(ctx, ref)
+}
+
+// openPath finds out what the file or folder is.
+func openPath(ctx context.Context, ref Reference) (source, error) {
+	kind, err := imagefile.Identify(ref.path)
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case imagefile.Squashfs, imagefile.SIF:
+		return newSquashfsSource(ctx, ref)
+	case imagefile.Tree:
+		return newFolderSource(ctx, ref)
+	case imagefile.OCILayout:
+		return newLayoutSource(ref, folder(ref.path))
+	case imagefile.DockerDir:
+		return newDockerDirSource(ref)
+	case imagefile.Archive:
+		return openArchive(ctx, ref)
+	}
+	return nil, &fault.Error{
+		Op: "open", Arg: ref.path, Blame: fault.User, Err: errors.New("it is no image"),
+		Remedy: "name a squashfs or SIF file, an archive of docker save or podman save, or a folder with a root file system",
+	}
+}
+
+// openArchive prefers the OCI layout where an archive is both, as Docker's are
+// from 25.0 on: then the image has the digest that it has in a registry.
+func openArchive(ctx context.Context, ref Reference) (source, error) {
+	f, err := openTarFile(ctx, ref.path)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := f.members["oci-layout"]; ok {
+		return newArchivedLayout(ref, f)
+	}
+	return newArchiveSource(ref, f)
+}
+
+// archivedLayout is an OCI layout in an archive.
+type archivedLayout struct {
+	*layoutSource
+	spooler
+}
+
+func newArchivedLayout(ref Reference, f *tarFile) (source, error) {
+	l, err := newLayoutSource(ref, f)
+	return archivedLayout{l, f}, err
+}
+
+// A spooler is a source whose layers are better read from a copy.
+type spooler interface {
+	// spool makes the copy in dir, if it is worth it for so many layers.
+	spool(ctx context.Context, dir string, layers int) error
+	// release removes it.
+	release() error
 }

@@ -2,6 +2,7 @@ package imagecache
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,15 @@ import (
 // ".wh.", other file systems mounted below dir) is an error that names it.
 // Files are written in full, holes included.
 func TarTree(ctx context.Context, dir string, w io.Writer) error {
+	t := newLayerTar(ctx, w)
+	if err := t.tree(dir); err != nil {
+		return err
+	}
+	return t.tw.Close()
+}
+
+// tree writes a folder.
+func (t *layerTar) tree(dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -40,11 +50,8 @@ func TarTree(ctx context.Context, dir string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := folderTar{layerTar: newLayerTar(ctx, w), root: root, dir: dir, device: statOf(info).Dev}
-	if err := t.folder("", info); err != nil {
-		return err
-	}
-	return t.tw.Close()
+	f := folderTar{layerTar: t, root: root, dir: dir, device: statOf(info).Dev}
+	return f.folder("", info)
 }
 
 // TarSquashfs writes the tree in the squashfs file f, of size bytes, to w as
@@ -56,17 +63,21 @@ func TarSquashfs(ctx context.Context, f io.ReaderAt, size int64, w io.Writer) er
 		return err
 	}
 	t := newLayerTar(ctx, w)
-	err = r.Walk(ctx, func(path string, n *squashfs.Node) error {
+	if err := t.squashfs(ctx, r); err != nil {
+		return err
+	}
+	return t.tw.Close()
+}
+
+// squashfs writes the tree of a squashfs file.
+func (t *layerTar) squashfs(ctx context.Context, r *squashfs.Reader) error {
+	return r.Walk(ctx, func(path string, n *squashfs.Node) error {
 		e := layerEntry{
 			name: path, kind: tarKinds[n.Kind], mode: int64(n.Mode), time: time.Unix(int64(n.MTime), 0),
 			size: n.Size, target: n.Target, id: fileID{0, uint64(n.Number)}, linked: n.Links > 1,
 		}
 		return t.add(e, func() (io.ReadCloser, error) { return io.NopCloser(r.Content(n)), nil })
 	})
-	if err != nil {
-		return err
-	}
-	return t.tw.Close()
 }
 
 // tarKinds are the kinds of inodes that a layer keeps.
@@ -81,6 +92,8 @@ type layerTar struct {
 	first map[fileID]string // the first name of files with several
 	left  int64             // bytes of content that may still come
 	buf   []byte
+
+	machines machines // what the programs in it were built for
 }
 
 // A fileID is the same for all names of a file.
@@ -99,7 +112,7 @@ type layerEntry struct {
 }
 
 func newLayerTar(ctx context.Context, w io.Writer) *layerTar {
-	return &layerTar{ctx: ctx, tw: tar.NewWriter(w), first: map[fileID]string{}, left: defaultBytes, buf: make([]byte, 256<<10)}
+	return &layerTar{ctx: ctx, tw: tar.NewWriter(w), first: map[fileID]string{}, left: defaultBytes, buf: make([]byte, 256<<10), machines: machines{}}
 }
 
 // add writes an entry, and what open returns if that has content.
@@ -151,15 +164,26 @@ func (t *layerTar) file(h *tar.Header, open func() (io.ReadCloser, error)) error
 		return err
 	}
 	defer content.Close()
-	n, err := io.CopyBuffer(onlyWriter{t.tw}, &cancelled{t.ctx, io.LimitReader(content, h.Size)}, t.buf)
+	var from io.Reader = &cancelled{t.ctx, io.LimitReader(content, h.Size)}
+	if h.Mode&0o111 != 0 {
+		start := bufio.NewReaderSize(from, 4<<10)
+		head, _ := start.Peek(20) // an error comes back with the content
+		t.machines.note(head)
+		from = start
+	}
+	n, err := io.CopyBuffer(onlyWriter{t.tw}, onlyReader{from}, t.buf)
 	if err == nil && n < h.Size {
 		err = changed(h.Name)
 	}
 	return err
 }
 
-// onlyWriter hides tar.Writer's ReadFrom, which would not use our buffer.
-type onlyWriter struct{ io.Writer }
+// onlyWriter and onlyReader hide ReadFrom and WriteTo, which would not use our
+// buffer.
+type (
+	onlyWriter struct{ io.Writer }
+	onlyReader struct{ io.Reader }
+)
 
 // changed says that a file did not hold still.
 func changed(name string) error {
