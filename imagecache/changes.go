@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/umoci/oci/layer"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
 )
@@ -36,6 +37,10 @@ type Changes struct {
 	CreatedBy string
 	// Config changes how the image is run; may be nil.
 	Config func(*v1.Config)
+	// Privileged opens what WriteTar writes, written by a process that may read
+	// what the caller took their own rights on away from; nil where there is
+	// no such process. It is used only if there is something of that kind.
+	Privileged func(ctx context.Context, upper string) (io.ReadCloser, error)
 }
 
 // newest is the time of the last change that can be seen. It stands for the
@@ -56,9 +61,14 @@ func (c Changes) newest() (time.Time, error) {
 
 // check refuses what a layer cannot hold, and removes sockets: they are dead,
 // as no process is left that listens, and tar files have no place for them.
-func (c Changes) check() error {
-	return filepath.WalkDir(c.Upper, func(path string, d fs.DirEntry, err error) error {
-		if d == nil || err != nil && !errors.Is(err, fs.ErrPermission) {
+// closed says that there is something that the caller may not read.
+func (c Changes) check() (closed bool, err error) {
+	err = filepath.WalkDir(c.Upper, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) {
+			closed = true
+			return nil
+		}
+		if d == nil || err != nil {
 			return err
 		}
 		switch name, _ := filepath.Rel(c.Upper, path); {
@@ -69,22 +79,37 @@ func (c Changes) check() error {
 			}
 		case d.Type() == fs.ModeSocket:
 			return removeQuietly(path)
+		case d.Type().IsRegular(), d.IsDir():
+			closed = closed || unix.Access(path, unix.R_OK) != nil
 		}
 		return nil
 	})
+	return closed, err
 }
 
 // open starts the generator. The stream is an uncompressed tar file.
-func (c Changes) open() (io.ReadCloser, error) {
-	silenceUmoci()
-	if err := c.check(); err != nil {
+func (c Changes) open(ctx context.Context) (io.ReadCloser, error) {
+	closed, err := c.check()
+	switch {
+	case err != nil:
 		return nil, err
+	case closed && c.Privileged != nil:
+		return c.Privileged(ctx, c.Upper)
 	}
+	silenceUmoci()
 	return layer.GenerateInsertLayer(c.Upper, ".", false, &layer.RepackOptions{
-		// Rootless: all owned by root, and folders that the container closed
-		// to everybody are opened for as long as they are read.
-		OnDiskFormat: layer.OverlayfsRootfs{UserXattr: true, MapOptions: layer.MapOptions{Rootless: true}},
+		OnDiskFormat: layer.OverlayfsRootfs{UserXattr: true, MapOptions: layer.MapOptions{Rootless: true}}, // all owned by root
 	}), nil
+}
+
+// WriteTar writes the layer, uncompressed, and stops with its context.
+func (c Changes) WriteTar(ctx context.Context, w io.Writer) error {
+	stream, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, &cancelled{ctx, stream})
+	return errors.Join(err, stream.Close())
 }
 
 // A ChangedImage is an image with a container's changes as its topmost layer.
@@ -127,13 +152,8 @@ func (c Changes) pack(ctx context.Context) (*os.File, error) {
 }
 
 func (c Changes) write(ctx context.Context, w io.Writer) error {
-	stream, err := c.open()
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
 	zip := gzip.NewWriter(w)
-	if _, err := io.Copy(zip, &cancelled{ctx, stream}); err != nil {
+	if err := c.WriteTar(ctx, zip); err != nil {
 		return err
 	}
 	return zip.Close()

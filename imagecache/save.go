@@ -188,7 +188,7 @@ func (t treeLayers) Len() int { return 2 }
 // Open implements LayerSource.
 func (t treeLayers) Open(ctx context.Context, i int) (io.ReadCloser, error) {
 	if i == 1 {
-		return t.changes.open()
+		return t.changes.open(ctx)
 	}
 	info, err := t.base.Stat()
 	if err != nil {

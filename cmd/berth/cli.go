@@ -39,7 +39,7 @@ type cli struct {
 
 const description = `Run container images on clusters, or anywhere else: no root, no daemon.
 
-Images come from registries (quay.io/biocontainers/samtools:1.20, docker://ubuntu:24.04), from OCI layouts (oci:FOLDER[:TAG]), and from docker save or podman save (docker-archive:FILE[:TAG]).
+Images come from registries (quay.io/biocontainers/samtools:1.20, docker://ubuntu:24.04), from OCI layouts (oci:FOLDER[:TAG], oci-archive:FILE[:TAG]), and from docker save or podman save (docker-archive:FILE[:TAG], dir:FOLDER). A path that begins with . or / is a squashfs or SIF file, a folder with a root file system, or one of those.
 
 Exit status: that of the command which ran in the image. Else 64 when the caller can correct what is wrong, 75 when the site can and trying again later may help, 70 for a bug, 126 when the command could not be executed, 127 when it was not found, 128+N when signal N ended Berth.`
 

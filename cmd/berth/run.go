@@ -44,11 +44,15 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	switch {
-	case c.Name != "":
+	if c.Name != "" {
 		return c.runNamed(ctx, s, cfg)
-	case imageIsFile(c.Image):
-		return c.runFile(ctx, s, cfg)
+	}
+	inPlace, err := c.inPlace(s)
+	switch {
+	case err != nil:
+		return err
+	case inPlace:
+		return c.runPath(ctx, s, cfg)
 	}
 	image, rootfs, err := s.pullToUse(ctx, cfg, c.imageRef())
 	if err != nil {
@@ -111,33 +115,6 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	defer container.Close()
 	environ, keep := c.environ(s)
 	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
-}
-
-// imageIsFile tells a path from a reference, as the Slurm plugin does.
-func imageIsFile(image string) bool {
-	return strings.HasPrefix(image, "/") || strings.HasPrefix(image, ".")
-}
-
-// runFile runs a command in a squashfs or SIF file, which has no store, no
-// config and no digest.
-func (c *runCmd) runFile(ctx context.Context, s *session, cfg *config.Config) error {
-	if _, err := os.Stat(c.Image); err != nil {
-		return fault.Wrap("open image file", c.Image, fault.User, "check the path", errors.Unwrap(err))
-	}
-	if err := fuseMissing(); err != nil {
-		return fault.Wrap("mount", c.Image, fault.Site,
-			"have /dev/fuse and squashfuse_ll made available here, or push the image to a registry", err)
-	}
-	argv, err := c.argv(store.Config{})
-	if err != nil {
-		return err
-	}
-	req, err := c.request(s, cfg)
-	if err != nil {
-		return err
-	}
-	req.Image = launcher.Root{Kind: launcher.RootFile, Path: c.Image}
-	return c.start(ctx, s, &launcher.Creation{Request: req}, argv)
 }
 
 // root says where the container finds the image's files: mounted by FUSE, or

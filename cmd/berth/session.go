@@ -128,7 +128,7 @@ func fetchOptions(cfg *config.Config, net imagecache.Network) imagecache.FetchOp
 // An imageRef is how commands take an image: its name, and which of its
 // platforms is meant.
 type imageRef struct {
-	Image    string `arg:"" name:"image" help:"[REGISTRY/]NAME[:TAG][@DIGEST], oci:FOLDER[:TAG] or docker-archive:FILE[:TAG]."`
+	Image    string `arg:"" name:"image" help:"[REGISTRY/]NAME[:TAG][@DIGEST], oci:FOLDER[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], dir:FOLDER, or a path that begins with . or /."`
 	Platform string `placeholder:"OS/ARCH" help:"Take the image for this platform instead of this machine's."`
 }
 

@@ -162,7 +162,7 @@ func TestNoHelpers(t *testing.T) {
 
 func TestHelperNames(t *testing.T) {
 	h := helpers(t, map[string]string{"x": answers})
-	for _, name := range []string{"../x", "/bin/sh", "", ".", "-x", "x y", "x;y"} {
+	for _, name := range []string{"../x", "a/../docker-credential-x", "/bin/sh", "", ".", "-x", "x y", "x;y"} {
 		if _, err := h.find(name); err == nil {
 			t.Errorf("%q is taken for a helper", name)
 		}
