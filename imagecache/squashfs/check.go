@@ -2,6 +2,7 @@ package squashfs
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,9 +24,29 @@ type CheckOptions struct {
 	// MaxInodes is how many inodes, names and fragments each a file may have; 0 means
 	// 10 million. Each takes some 100 bytes of memory.
 	MaxInodes int
+	// MaxMetadata is how many bytes of tables may be read, decompressed and
+	// with what has to be read twice; 0 means 4 GiB, some ten seconds.
+	MaxMetadata int64
+	// Contents says that the blocks of files are decompressed, too. Then all
+	// that Linux reads of the file has been read before.
+	Contents bool
+	// MaxContents is how many bytes of files may be read then, blocks of zeros
+	// left out; 0 means 1 TiB.
+	MaxContents int64
 }
 
-const defaultMaxInodes = 10_000_000
+const (
+	defaultMaxInodes   = 10_000_000
+	defaultMaxMetadata = 4 << 30
+	defaultMaxContents = 1 << 40
+)
+
+func (o CheckOptions) orDefault() CheckOptions {
+	o.MaxInodes = cmp.Or(max(o.MaxInodes, 0), defaultMaxInodes)
+	o.MaxMetadata = cmp.Or(max(o.MaxMetadata, 0), defaultMaxMetadata)
+	o.MaxContents = cmp.Or(max(o.MaxContents, 0), defaultMaxContents)
+	return o
+}
 
 // Check reads the metadata of a squashfs file of size bytes and reports the
 // first thing in it that is not as the format wants: a table, an inode, a
@@ -33,24 +54,28 @@ const defaultMaxInodes = 10_000_000
 // another type, a directory with two parents or in a loop, names out of order
 // or with a slash, wrong counts. It takes what Writer and mksquashfs
 // write with zstd, and refuses what is never needed here: other compressors,
-// device nodes, sockets, extended attributes. It does not decompress
-// the contents of files: an error in one is an I/O error for its reader.
+// device nodes, sockets, extended attributes. Unless it is told to, it does not
+// decompress the contents of files: an error in one is an I/O error for its
+// reader.
 //
 // Nothing in the file decides how much memory is taken before that much of it
-// has been read. Recursion does not depend on the file either.
+// has been read, and the options bound how much that is. Recursion does not
+// depend on the file either.
 func Check(r io.ReaderAt, size int64, opts CheckOptions) error {
-	if opts.MaxInodes <= 0 {
-		opts.MaxInodes = defaultMaxInodes
+	opts = opts.orDefault()
+	c := &checker{r: r, size: uint64(size), limit: opts.MaxInodes, metadata: opts.MaxMetadata, contents: opts.Contents, left: opts.MaxContents}
+	if err := c.superblock(); err != nil {
+		return err
 	}
-	c := &checker{r: r, size: uint64(size), limit: opts.MaxInodes}
 	var err error
-	c.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(metadataSize),
+	// Linux gives a decompressor no larger window than a block of data.
+	c.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(c.sb.BlockSize, metadataSize))),
 		zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return err
 	}
 	defer c.dec.Close()
-	for _, step := range []func() error{c.superblock, c.fragmentTable, c.idTable, c.inodeTable, c.directories, c.exportTable} {
+	for _, step := range []func() error{c.compressorOptions, c.idTable, c.exportPlace, c.fragmentTable, c.inodeTable, c.directories, c.exportTable} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -66,12 +91,18 @@ type checker struct {
 	dec   *zstd.Decoder
 	sb    superblock
 
-	tablesEnd uint64 // where what follows the directory table begins
-	fragments int
+	metadata int64 // bytes that may still be read
+	contents bool  // they are read, too
+	left     int64 // bytes of contents that may still be read
+	raw      []byte
+	plain    []byte
+
+	after     uint64   // where what follows the next table to the front begins
+	tablesEnd uint64   // where what follows the directory table begins
+	fragments []uint32 // the length of each
 	inodes    []checkedInode
 	byRef     map[uint64]int // index in inodes
 	lastDir   *cachedBlock
-	indexes   []indexedDir
 
 	indexNames int
 }
@@ -92,11 +123,7 @@ type checkedDir struct {
 	parent       uint32
 	subdirs      uint32
 	parentInode  int // index of the directory that lists it; -1: none yet
-}
-
-type indexedDir struct {
-	dir   int
-	index []indexEntry
+	index        []indexEntry
 }
 
 func (c *checker) superblock() error {
@@ -158,11 +185,24 @@ func (c *checker) block(at, end uint64) (data []byte, next uint64, err error) {
 		return nil, 0, err
 	}
 	if le.Uint16(head[:])&storedMetadata == 0 {
-		if data, err = c.dec.DecodeAll(data, make([]byte, 0, metadataSize)); err != nil || len(data) == 0 {
-			return nil, 0, broken("a metadata block at %d: %v", at, err)
+		if data, err = c.unpack(data, make([]byte, 0, metadataSize), metadataSize); err != nil {
+			return nil, 0, fmt.Errorf("a metadata block at %d: %w", at, err)
 		}
 	}
+	if c.metadata -= int64(len(data)); c.metadata < 0 {
+		return nil, 0, broken("its tables are too long")
+	}
 	return data, at + 2 + size, nil
+}
+
+// compressorOptions looks at what mksquashfs notes before the data. Linux reads
+// it when it mounts the file.
+func (c *checker) compressorOptions() error {
+	if c.sb.Flags&flagCompressorOptions == 0 {
+		return nil
+	}
+	_, _, err := c.block(superblockSize, c.sb.InodeTable)
+	return err
 }
 
 // table reads count records of width bytes through the index at at, which
@@ -206,33 +246,17 @@ func (c *checker) table(at, end uint64, count, width int, want func(i int, recor
 	return first, nil
 }
 
-func (c *checker) fragmentTable() error {
-	c.fragments = int(c.sb.Fragments)
-	if c.fragments == 0 {
-		c.tablesEnd = c.sb.FragTable
-		return nil
-	}
-	perBlock := metadataSize / fragmentSize
-	end := c.sb.FragTable + uint64((c.fragments+perBlock-1)/perBlock)*8
-	first, err := c.table(c.sb.FragTable, end, c.fragments, fragmentSize, func(i int, rec []byte) error {
-		start, size := le.Uint64(rec), le.Uint32(rec[8:])
-		return c.dataBlock(fmt.Sprintf("fragment %d", i), start, size, true)
-	})
-	if err == nil && first < c.sb.DirTable {
-		err = broken("the fragment table begins before the directory table")
-	}
-	c.tablesEnd = first
-	return err
+// indexEnd returns where the index at at ends that leads to count records of
+// width bytes. Linux wants the next table to begin there.
+func indexEnd(at uint64, count, width int) uint64 {
+	perBlock := metadataSize / width
+	return at + uint64((count+perBlock-1)/perBlock)*8
 }
 
-// dataBlock checks the place of a block of data.
-func (c *checker) dataBlock(what string, start uint64, size uint32, mustExist bool) error {
-	length := uint64(size &^ storedBlock)
-	if length > uint64(c.sb.BlockSize) || length == 0 && mustExist {
-		return broken("%s has %d bytes", what, length)
-	}
-	if start < superblockSize || start > c.sb.InodeTable || length > c.sb.InodeTable-start {
-		return broken("%s is at %d", what, start)
+// follows says that what ends at end is not followed at once.
+func (c *checker) follows(what string, end uint64) error {
+	if end != c.after {
+		return broken("%s ends at %d, and what follows begins at %d", what, end, c.after)
 	}
 	return nil
 }
@@ -241,7 +265,45 @@ func (c *checker) idTable() error {
 	if c.sb.IDs == 0 {
 		return broken("no owners")
 	}
-	_, err := c.table(c.sb.IDTable, c.sb.BytesUsed, int(c.sb.IDs), 4, func(int, []byte) error { return nil })
+	first, err := c.table(c.sb.IDTable, c.sb.BytesUsed, int(c.sb.IDs), 4, func(int, []byte) error { return nil })
+	c.after = first
+	return err
+}
+
+// exportPlace looks where the export table is. What is in it can be told when
+// the inodes are known.
+func (c *checker) exportPlace() error {
+	if c.sb.ExportTable == noTable {
+		return nil
+	}
+	if err := c.follows("the export table", indexEnd(c.sb.ExportTable, int(c.sb.Inodes), exportEntrySize)); err != nil {
+		return err
+	}
+	var first [8]byte
+	err := c.readAt(first[:], c.sb.ExportTable)
+	c.after = le.Uint64(first[:])
+	return err
+}
+
+func (c *checker) fragmentTable() error {
+	c.tablesEnd = c.sb.FragTable
+	if c.sb.Fragments == 0 {
+		return nil
+	}
+	count := int(c.sb.Fragments)
+	end := indexEnd(c.sb.FragTable, count, fragmentSize)
+	if err := c.follows("the fragment table", end); err != nil {
+		return err
+	}
+	first, err := c.table(c.sb.FragTable, end, count, fragmentSize, func(_ int, rec []byte) error {
+		length, err := c.fragment(le.Uint64(rec), le.Uint32(rec[8:]))
+		c.fragments = append(c.fragments, length)
+		return err
+	})
+	if err == nil && first < c.sb.DirTable {
+		err = broken("the fragment table begins before the directory table")
+	}
+	c.tablesEnd = first
 	return err
 }
 
@@ -249,12 +311,12 @@ func (c *checker) exportTable() error {
 	if c.sb.ExportTable == noTable {
 		return nil
 	}
-	blocks := (len(c.inodes)*exportEntrySize + metadataSize - 1) / metadataSize
 	numbers := make(map[uint32]uint64, len(c.inodes))
 	for _, n := range c.inodes {
 		numbers[n.number] = n.ref
 	}
-	_, err := c.table(c.sb.ExportTable, c.sb.ExportTable+uint64(blocks)*8, len(c.inodes), exportEntrySize, func(i int, rec []byte) error {
+	end := indexEnd(c.sb.ExportTable, len(c.inodes), exportEntrySize)
+	_, err := c.table(c.sb.ExportTable, end, len(c.inodes), exportEntrySize, func(i int, rec []byte) error {
 		if ref := le.Uint64(rec); numbers[uint32(i+1)] != ref {
 			return broken("inode %d is not where the export table says", i+1)
 		}

@@ -160,7 +160,6 @@ func (c *checker) dirIndex(s *stream, n *checkedInode, count int) error {
 	if c.indexNames += count; c.indexNames > c.limit {
 		return broken("more than %d names in indexes", c.limit)
 	}
-	x := indexedDir{dir: len(c.inodes)}
 	for range count {
 		rec, err := s.take(12)
 		if err != nil {
@@ -174,10 +173,7 @@ func (c *checker) dirIndex(s *stream, n *checkedInode, count int) error {
 		if err != nil {
 			return err
 		}
-		x.index = append(x.index, indexEntry{le.Uint32(rec), uint64(le.Uint32(rec[4:])), string(name)})
-	}
-	if count > 0 {
-		c.indexes = append(c.indexes, x)
+		n.dir.index = append(n.dir.index, indexEntry{le.Uint32(rec), uint64(le.Uint32(rec[4:])), string(name)})
 	}
 	return nil
 }
@@ -241,12 +237,12 @@ func (c *checker) fileBlocks(s *stream, number uint32, f checkedFile) error {
 	blocks := (f.size + blockSize - 1) / blockSize
 	if f.fragment != noFragment {
 		blocks = f.size / blockSize
-		if tail := f.size % blockSize; tail == 0 || uint64(f.offset)+tail > blockSize || uint64(f.fragment) >= uint64(c.fragments) {
-			return broken("file %d is in fragment %d of %d from %d", number, f.fragment, c.fragments, f.offset)
+		if err := c.inFragment(number, f); err != nil {
+			return err
 		}
 	}
 	at := f.start
-	for range blocks {
+	for i := range blocks {
 		rec, err := s.take(4)
 		if err != nil {
 			return err
@@ -255,10 +251,19 @@ func (c *checker) fileBlocks(s *stream, number uint32, f checkedFile) error {
 		if size == 0 {
 			continue
 		}
-		if err := c.dataBlock("a block of a file", at, size, false); err != nil {
+		if err := c.fileBlock(number, at, size, uint32(min(f.size-i*blockSize, blockSize))); err != nil {
 			return err
 		}
 		at += uint64(size &^ storedBlock)
+	}
+	return nil
+}
+
+// inFragment checks the end of a file that is in a fragment.
+func (c *checker) inFragment(number uint32, f checkedFile) error {
+	tail := f.size % uint64(c.sb.BlockSize)
+	if tail == 0 || uint64(f.fragment) >= uint64(len(c.fragments)) || uint64(f.offset)+tail > uint64(c.fragments[f.fragment]) {
+		return broken("file %d is in fragment %d of %d from %d", number, f.fragment, len(c.fragments), f.offset)
 	}
 	return nil
 }

@@ -40,6 +40,8 @@ const (
 	flagDuplicates   = 0x40
 	flagExportable   = 0x80
 	flagNoXattrs     = 0x200
+	// flagCompressorOptions says that they follow the superblock.
+	flagCompressorOptions = 0x400
 
 	storedBlock    = 1 << 24 // in the size of a data block: it is not compressed
 	storedMetadata = 1 << 15 // the same for a metadata block

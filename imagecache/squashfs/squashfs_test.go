@@ -198,6 +198,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"many fragments", 16, uint32(1 << 31)},
 		{"compressor", 20, uint16(1)},
 		{"block log", 22, uint16(40)},
+		{"options of the compressor", 24, uint16(flagNoXattrs | flagCompressorOptions)},
 		{"owners", 26, uint16(0)},
 		{"more owners", 26, uint16(4000)},
 		{"version", 28, uint16(3)},
@@ -245,6 +246,12 @@ func TestCheckRefusesTrees(t *testing.T) {
 		"a block that is too long": func() *Inode {
 			return folder(Entry{"a", &Inode{Kind: Regular, File: &File{size: 10, start: 96, blocks: []uint32{BlockSize + 1}, fragment: noFragment}}})
 		},
+		"a stored block of nothing": func() *Inode {
+			return folder(Entry{"a", &Inode{Kind: Regular, File: &File{size: 10, start: 96, blocks: []uint32{storedBlock}, fragment: noFragment}}})
+		},
+		"a stored block that is short": func() *Inode {
+			return folder(Entry{"a", &Inode{Kind: Regular, File: &File{size: 10, start: 96, blocks: []uint32{9 | storedBlock}, fragment: noFragment}}})
+		},
 		"no such fragment": func() *Inode {
 			return folder(Entry{"a", &Inode{Kind: Regular, File: &File{size: 10, fragment: 7}}})
 		},
@@ -283,7 +290,7 @@ func FuzzCheck(f *testing.F) {
 		f.Add(raw[:len(raw)&^7])
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		err := Check(bytes.NewReader(raw), int64(len(raw)), CheckOptions{MaxInodes: 1000})
+		err := Check(bytes.NewReader(raw), int64(len(raw)), CheckOptions{MaxInodes: 1000, MaxMetadata: 1 << 20, Contents: true, MaxContents: 1 << 20})
 		if err != nil && !errors.Is(err, ErrStructure) {
 			t.Error(err)
 		}
