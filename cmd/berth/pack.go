@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/credentials"
 )
 
 // packCmd writes the changes in an upper folder as a tar file. berth save
@@ -52,7 +53,7 @@ func packPrivileged(ctx context.Context, upper string) (io.ReadCloser, error) {
 	}
 	p.failure, cmd.ExtraFiles, cmd.Stderr = failure, []*os.File{w}, &p.stderr
 	if p.stream, err = cmd.StdoutPipe(); err == nil {
-		err = cmd.Start()
+		err = credentials.ShowMemory(cmd.Start)
 	}
 	w.Close()
 	if err != nil {

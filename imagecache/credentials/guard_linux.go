@@ -1,6 +1,7 @@
 package credentials
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -26,4 +27,19 @@ func Guard() error {
 		return fmt.Errorf("forbid core dumps: %w", err)
 	}
 	return nil
+}
+
+// ShowMemory undoes HideMemory while f runs: the kernel lets nobody but root
+// write the user namespace's maps of a process that is forked from an
+// undumpable one.
+func ShowMemory(f func() error) error {
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || dumpable != 0 {
+		return errors.Join(err, f())
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("make this process dumpable: %w", err)
+	}
+	err = f()
+	return errors.Join(err, HideMemory())
 }
