@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // shared is a folder that some nodes of a test share.
@@ -32,7 +33,7 @@ func newNodes(t *testing.T, count int, dir string, mount bool) []*node {
 		n := newNode(t)
 		n.configure(func(c *testConfig) {
 			c.Cluster = ClusterConfig{Dir: dir, Mount: mount, ClusterOptions: store.ClusterOptions{
-				Host: fmt.Sprintf("n%d", i+1), Writer: true, Stale: 3 * time.Second, Lease: time.Hour, RemoveDelay: 0,
+				Host: fmt.Sprintf("n%d", i+1), Writer: true, Stale: 3 * time.Second, Lease: time.Hour, Patience: 10 * time.Second,
 			}}
 		})
 		all = append(all, n)
@@ -213,6 +214,58 @@ func TestClusterIsNoCondition(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A shared file system that hangs costs jobs, their prologs and their epilogs
+// a bounded time.
+func TestClusterHangs(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	bothUses(t, func(t *testing.T, mount bool) {
+		dir, reg := shared(t), newRegistry(t)
+		image, digest := reg.push(t, "a/b:v1", "inside")
+		n := newNodes(t, 1, dir, mount)[0]
+		n.configure(func(c *testConfig) { c.Cluster.Patience = 300 * time.Millisecond })
+		first := request(1, image, digest)
+		n.prepare(first)
+		n.ready(first)
+		hang(t, dir)
+		other, otherDigest := reg.push(t, "a/c:v1", "other")
+		began := time.Now()
+		r := request(2, other, otherDigest)
+		n.prepare(r)
+		if got := n.read(n.ready(r).Mount, "hello"); got != "other" {
+			t.Errorf("the image says %q", got)
+		}
+		if !strings.Contains(n.log(r), "no answer within 300ms") {
+			t.Errorf("the log says %s", n.log(r))
+		}
+		m := message(t, jobstate.Request{Job: 1, Image: "x"})
+		err := Cleanup(t.Context(), n.cfg.Config, strings.NewReader(string(m)))
+		if (err != nil) != mount {
+			t.Errorf("cleaning up: %v", err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		must(t, unix.Unmount(dir, unix.MNT_DETACH))
+		n.cleanup(1)
+		n.cleanup(2)
+		n.checkClean()
+		checkShared(t, dir)
+	})
+}
+
+// hang mounts a file system on dir whose server never answers: nobody reads
+// the requests of this FUSE.
+func hang(t *testing.T, dir string) {
+	t.Helper()
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = fuse.Close() }) // ends what still hangs
+	options := fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", fuse.Fd())
+	must(t, unix.Mount("berth-test", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options))
 }
 
 // noise does not compress.

@@ -1,6 +1,7 @@
 package prolog
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,102 @@ func TestClusterLeaseIsRenewed(t *testing.T) {
 	n.cleanup(3)
 	n.checkClean()
 	checkShared(t, dir)
+}
+
+// An admin removes the image again and again while jobs of two nodes begin and
+// end: a job has it in place, leased, or from elsewhere, and always whole.
+func TestClusterUseAgainstRemoval(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	dir, reg := shared(t), newRegistry(t)
+	image, digest := reg.push(t, "a/b:v1", "inside")
+	d, err := store.ParseDigest(digest)
+	must(t, err)
+	nodes := newNodes(t, 2, dir, true)
+	admin, err := ClusterConfig{Dir: dir, ClusterOptions: store.ClusterOptions{
+		Host: "admin", Writer: true, Stale: 3 * time.Second, Lease: time.Hour, Patience: 10 * time.Second,
+	}}.open(t.Context())
+	must(t, err)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	removed := 0
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if len(clusterImages(dir)) > 0 && admin.Remove(d) == nil {
+				removed++
+			}
+			admin.Expunge(t.Context())
+		}
+	}()
+	inPlace := 0
+	for job := range uint32(8) {
+		for _, n := range nodes {
+			n.prepare(request(1+job, image, digest))
+		}
+		for _, n := range nodes {
+			ready := n.ready(request(1+job, image, digest))
+			if got := n.read(ready.Mount, "hello"); got != "inside" {
+				t.Errorf("the image says %q", got)
+			}
+			if strings.HasPrefix(ready.Dir, n.cfg.RunDir) {
+				inPlace++
+				eventually(t, "a leased image has its name", func() bool { return len(clusterImages(dir)) == 1 })
+			} else { // for the next job to begin anew
+				must(t, os.RemoveAll(ready.Dir))
+			}
+		}
+		for _, n := range nodes {
+			n.cleanup(1 + job)
+		}
+	}
+	close(stop)
+	<-stopped
+	t.Logf("%d jobs in place, %d removals", inPlace, removed)
+	if inPlace == 0 || removed == 0 {
+		t.Error("this shows nothing")
+	}
+	for _, n := range nodes {
+		n.checkClean()
+	}
+}
+
+// An image that is removed between opening it and leasing it is not used.
+func TestClusterRemovedBeforeTheLease(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	dir, reg := shared(t), newRegistry(t)
+	image, digest := reg.push(t, "a/b:v1", "inside")
+	n := newNodes(t, 1, dir, true)[0]
+	n.prepare(request(1, image, digest))
+	n.ready(request(1, image, digest))
+	n.cleanup(1)
+	d, err := store.ParseDigest(digest)
+	must(t, err)
+	c, err := n.cfg.Cluster.open(t.Context())
+	must(t, err)
+	src, err := c.Open(t.Context(), d)
+	must(t, err)
+	defer src.Close()
+	w := &worker{cfg: n.cfg.Config, inPlace: c}
+	must(t, w.leaseInPlace(t.Context(), src))
+	must(t, c.Unlease(t.Context(), d))
+	must(t, c.Remove(d))
+	if err := w.leaseInPlace(t.Context(), src); !errors.Is(err, store.ErrUnusable) {
+		t.Errorf("leased: %v", err)
+	}
+	n.prepare(request(2, image, digest))
+	n.ready(request(2, image, digest))
+	n.cleanup(2)
+	n.checkClean()
 }
 
 // What a node leased before it was booted is not in use.

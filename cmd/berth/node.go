@@ -66,7 +66,7 @@ func clusterOf(cfg *config.Config) (prolog.ClusterConfig, error) {
 		Dir: cfg.Cluster.Dir, Mount: cfg.Cluster.Use == config.Mount,
 		ClusterOptions: store.ClusterOptions{
 			Host: host, Writer: cfg.Cluster.Writes(host), Stale: cfg.Cluster.LockTimeout,
-			Lease: cfg.Cluster.Lease, RemoveDelay: cfg.Cluster.RemoveDelay,
+			Lease: cfg.Cluster.Lease, RemoveDelay: cfg.Cluster.RemoveDelay, Patience: cfg.Cluster.Timeout,
 		},
 	}, err
 }

@@ -36,6 +36,8 @@ type ClusterOptions struct {
 	Lease time.Duration
 	// RemoveDelay is how long a removed image's file stays.
 	RemoveDelay time.Duration
+	// Patience bounds each look at the file system.
+	Patience time.Duration
 }
 
 // A Cluster is a store on a file system that many nodes share, which saves all
@@ -51,7 +53,7 @@ type ClusterOptions struct {
 // could have changed.
 //
 // Every method returns ErrUnusable for what the file system does to it, and
-// never waits much longer than patience for a file system that hangs.
+// never waits much longer than Patience for a file system that hangs.
 type Cluster struct {
 	*Store
 	links *linker
@@ -70,9 +72,8 @@ func OpenCluster(ctx context.Context, root string, opts ClusterOptions) (*Cluste
 		return nil, unusable("open", root, err)
 	}
 	s := &Store{root: filepath.Clean(root), shared: true}
-	c := &Cluster{Store: s, opts: opts, links: &linker{dir: s.locksDir(), self: self, stale: opts.Stale}}
-	_, err = patiently(ctx, func() (any, error) { return nil, c.prepare() })
-	if err != nil {
+	c := &Cluster{Store: s, opts: opts, links: &linker{dir: s.locksDir(), self: self, stale: opts.Stale, patience: opts.Patience}}
+	if err := c.patiently(ctx, c.prepare); err != nil {
 		return nil, unusable("open", root, err)
 	}
 	return c, nil

@@ -36,12 +36,12 @@ func (c *Cluster) leasePath(d Digest) string {
 // and look afterwards whether it is still InPlace: a removal looks for leases
 // only after it took the image's name away.
 func (c *Cluster) Lease(ctx context.Context, d Digest) error {
-	_, err := patiently(ctx, func() (any, error) {
+	err := c.patiently(ctx, func() error {
 		err := c.lease(c.leasePath(d))
 		if errors.Is(err, fs.ErrNotExist) { // another node's Unlease took the folder
 			err = c.lease(c.leasePath(d))
 		}
-		return nil, err
+		return err
 	})
 	return unusable("lease image", d.String(), err)
 }
@@ -71,10 +71,10 @@ func (c *Cluster) lease(path string) error {
 
 // Unlease ends this node's lease on d, if it has one.
 func (c *Cluster) Unlease(ctx context.Context, d Digest) error {
-	_, err := patiently(ctx, func() (any, error) {
+	err := c.patiently(ctx, func() error {
 		err := os.Remove(c.leasePath(d))
 		_ = os.Remove(filepath.Dir(c.leasePath(d))) // if it was the last
-		return nil, err
+		return err
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -84,8 +84,7 @@ func (c *Cluster) Unlease(ctx context.Context, d Digest) error {
 
 // EndOldLeases ends the leases that this node had before it was booted last.
 func (c *Cluster) EndOldLeases(ctx context.Context) error {
-	_, err := patiently(ctx, func() (any, error) { return nil, c.endOldLeases() })
-	return unusable("end old leases in", c.root, err)
+	return unusable("end old leases in", c.root, c.patiently(ctx, c.endOldLeases))
 }
 
 func (c *Cluster) endOldLeases() error {

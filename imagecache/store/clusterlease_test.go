@@ -147,6 +147,25 @@ func TestClusterRemovalIsDelayed(t *testing.T) {
 	}
 }
 
+// A node that writes its lease while a removal is on its way is seen.
+func TestClusterLeaseDuringRemoval(t *testing.T) {
+	c := newCrowd(t)
+	s := c.publish(digest('a'))
+	s.step = func(step string) {
+		if step == "moved away" {
+			if err := s.Lease(testContext(t), digest('a')); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := s.Remove(digest('a')); !errors.Is(err, ErrInUse) {
+		t.Errorf("removed: %v", err)
+	}
+	if !c.there() {
+		t.Error("it did not come back")
+	}
+}
+
 // An image that was replaced is another.
 func TestClusterReplacedIsNotInPlace(t *testing.T) {
 	ctx := testContext(t)

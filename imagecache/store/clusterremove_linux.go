@@ -33,6 +33,7 @@ func (c *Cluster) Remove(d Digest) error {
 	if err != nil || gone == "" {
 		return err
 	}
+	c.did("moved away")
 	// A node that had not yet written its lease then sees that the name is
 	// gone; one that had is seen here.
 	if used := c.inUse(d); used != nil {
@@ -120,7 +121,7 @@ func (c *Cluster) putBack(d Digest, from string) error {
 // image on which there is a lease after all gets its name back. A writer's
 // root calls it; what fails is left for the next time.
 func (c *Cluster) Expunge(ctx context.Context) {
-	_, _ = patiently(ctx, func() (any, error) { return nil, c.expunge() })
+	_ = c.patiently(ctx, c.expunge)
 }
 
 func (c *Cluster) expunge() error {

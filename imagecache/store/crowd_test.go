@@ -56,7 +56,7 @@ func TestClusterNode(t *testing.T) {
 }
 
 func (p part) options() ClusterOptions {
-	return ClusterOptions{Host: p.Host, Writer: !p.Reader, Stale: p.Stale, Lease: time.Hour, RemoveDelay: 0}
+	return ClusterOptions{Host: p.Host, Writer: !p.Reader, Stale: p.Stale, Lease: time.Hour, Patience: 10 * time.Second}
 }
 
 func (p part) play(ctx context.Context) error {

@@ -14,7 +14,7 @@ import (
 // what it had locked before, it does not hold any more.
 func clusterAfter(dir, boots string) (*Cluster, error) {
 	c, err := OpenCluster(context.Background(), dir, ClusterOptions{
-		Host: "n1", Writer: true, Stale: time.Hour, Lease: time.Hour,
+		Host: "n1", Writer: true, Stale: time.Hour, Lease: time.Hour, Patience: 10 * time.Second,
 	})
 	if err == nil {
 		c.links.self.Boot += boots

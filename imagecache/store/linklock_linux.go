@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -30,9 +29,10 @@ import (
 // gone and stops. For a moment two may believe that they hold it; then both do
 // the work, and publishing, a rename, lets one of the two equal images count.
 type linker struct {
-	dir   string // locks/
-	self  Holder // without ID
-	stale time.Duration
+	dir      string // locks/
+	self     Holder // without ID
+	stale    time.Duration
+	patience time.Duration // see ClusterOptions
 }
 
 // beatsPerStale is how often a holder renews within the time after which it
@@ -148,7 +148,7 @@ func (l *linker) takeAway(key, head string) error {
 }
 
 func (l *linker) read(ctx context.Context, key string) (lockFile, error) {
-	return patiently(ctx, func() (lockFile, error) { return readLockFile(l.path(key)) })
+	return patiently(ctx, l.patience, func() (lockFile, error) { return readLockFile(l.path(key)) })
 }
 
 // sweep removes what the dead left on the way to or from key's lock. A living
@@ -187,6 +187,8 @@ type heldLink struct {
 	is            lockFile
 	progress      atomic.Pointer[string]
 	lost          chan struct{} // closed when somebody took it away
+	beats         uint64        // written so far, and
+	missing       int           // looks in a row that did not find the lock: keep's
 	stop, stopped chan struct{}
 }
 
@@ -195,32 +197,34 @@ func (h *heldLink) keep() {
 	defer close(h.stopped)
 	tick := time.NewTicker(h.linker.stale / beatsPerStale)
 	defer tick.Stop()
-	for missing, count := 0, uint64(1); ; count++ {
+	for {
 		select {
 		case <-h.stop:
 			return
 		case <-tick.C:
 		}
-		if h.renew(count) {
-			missing = 0
-		} else if missing++; missing == 2 { // once may be a taker that puts it back
+		if h.renew(); h.missing == 2 { // once may be a taker that puts it back
 			close(h.lost)
 			return
 		}
 	}
 }
 
-// renew writes the next beat and says whether the lock is still owned. A file
-// system that fails says nothing about that.
-func (h *heldLink) renew(count uint64) bool {
+// renew writes the next beat and counts how often in a row the lock was not
+// owned any more. A file system that fails says nothing about that.
+func (h *heldLink) renew() {
+	h.beats++
 	text := ""
 	if p := h.progress.Load(); p != nil {
 		text = *p
 	}
-	if _, err := h.file.WriteAt([]byte(newTail(count, text)), lockHalf); err == nil {
+	if _, err := h.file.WriteAt([]byte(newTail(h.beats, text)), lockHalf); err == nil {
 		_ = h.file.Sync()
 	}
-	return h.owned()
+	h.missing++
+	if h.owned() {
+		h.missing = 0
+	}
 }
 
 // owned says whether the lock is still this one, as far as can be seen.
@@ -246,35 +250,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	case <-timer.C:
 		return nil
-	}
-}
-
-// patience bounds one look at a shared file system. A server that is down
-// makes system calls hang, not fail.
-const patience = 10 * time.Second
-
-// patiently calls f and stops waiting for it after patience, or with ctx. The
-// thread that hangs in it is then left alone: the process ends soon anyway.
-func patiently[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type answer struct {
-		value T
-		err   error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		v, err := f()
-		done <- answer{v, err}
-	}()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	var none T
-	select {
-	case a := <-done:
-		return a.value, a.err
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	case <-timer.C:
-		return none, fmt.Errorf("no answer within %s: %w", patience, os.ErrDeadlineExceeded)
 	}
 }
 

@@ -17,7 +17,7 @@ func testLinker(t *testing.T, host string, stale time.Duration) *linker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &linker{dir: t.TempDir(), self: self, stale: stale}
+	return &linker{dir: t.TempDir(), self: self, stale: stale, patience: 10 * time.Second}
 }
 
 func (l *linker) as(host string) *linker {
@@ -100,24 +100,41 @@ func TestThirdTaker(t *testing.T) {
 }
 
 // A lock that is missing for a moment only, because a taker puts it back, is
-// not lost.
+// not lost; one that is missing twice in a row is.
 func TestPutBackInTime(t *testing.T) {
-	l := testLinker(t, "n1", time.Minute)
+	l := testLinker(t, "n1", 100*time.Millisecond)
 	h := takeIt(t, l)
-	defer h.release()
+	close(h.stop) // the test looks itself
+	<-h.stopped
 	aside := l.aside(lockedKey)
+	for _, missing := range []int{1, 0, 1, 2} {
+		if missing == 0 {
+			if err := errors.Join(linkOnce(aside, l.path(lockedKey)), os.Remove(aside)); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			_ = os.Rename(l.path(lockedKey), aside)
+		}
+		if h.renew(); h.missing != missing {
+			t.Errorf("missing %d times, want %d", h.missing, missing)
+		}
+	}
+	again := takeIt(t, l)
+	defer again.release()
 	if err := os.Rename(l.path(lockedKey), aside); err != nil {
 		t.Fatal(err)
 	}
-	if h.renew(1) {
-		t.Error("a missing lock is not seen")
+	for range 2 {
+		select {
+		case <-again.lost:
+			if again.missing != 2 {
+				t.Errorf("lost after %d looks", again.missing)
+			}
+			return
+		case <-time.After(10 * time.Second):
+		}
 	}
-	if err := linkOnce(aside, l.path(lockedKey)); err != nil {
-		t.Fatal(err)
-	}
-	if !h.renew(2) {
-		t.Error("a lock that was put back is not seen")
-	}
+	t.Error("not lost")
 }
 
 func TestSilenceAndSigns(t *testing.T) {

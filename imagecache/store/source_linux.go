@@ -29,7 +29,7 @@ type Source struct {
 // name), and ErrDamaged when it is not what its record says, as far as that
 // shows without reading it.
 func (c *Cluster) Open(ctx context.Context, d Digest) (*Source, error) {
-	src, err := patiently(ctx, func() (*Source, error) { return c.open(d) })
+	src, err := patiently(ctx, c.opts.Patience, func() (*Source, error) { return c.open(d) })
 	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) || ctx.Err() != nil {
 		return src, err
 	}

@@ -21,6 +21,7 @@ type Cluster struct {
 	Lease       time.Duration // how long a node's lease holds that is not renewed
 	RemoveDelay time.Duration // how long a removed image's file stays
 	LockTimeout time.Duration // after which a silent holder of a lock is dead
+	Timeout     time.Duration // for each look at its file system
 }
 
 // Writes says whether host, a full name or its first part, is a writer's.
@@ -39,7 +40,7 @@ func (c Cluster) Writes(host string) bool {
 func defaultCluster() Cluster {
 	return Cluster{
 		Writers: []string{"*"}, Use: Copy,
-		Lease: 14 * 24 * time.Hour, RemoveDelay: time.Hour, LockTimeout: time.Minute,
+		Lease: 14 * 24 * time.Hour, RemoveDelay: time.Hour, LockTimeout: time.Minute, Timeout: 10 * time.Second,
 	}
 }
 
@@ -75,6 +76,11 @@ func clusterSettings() []Setting {
 			Key: "cluster.lock_timeout", check: positive,
 			Doc: "After how long without a sign of life a node that pulls for the others counts as dead. It gives twelve signs in that time; the others look every 60th to 12th part of it, by their own clocks.",
 			at:  func(c *Config, _ string) any { return &c.Cluster.LockTimeout },
+		},
+		{
+			Key: "cluster.timeout", check: positive,
+			Doc: "How long the shared file system may take to answer before a node goes on without it.",
+			at:  func(c *Config, _ string) any { return &c.Cluster.Timeout },
 		},
 	}
 }

@@ -26,7 +26,7 @@ func TestWriters(t *testing.T) {
 func TestClusterSettings(t *testing.T) {
 	for name, text := range map[string]string{
 		"relative": "cluster.dir = 'x'", "pattern": "cluster.writers = ['n[']", "empty pattern": "cluster.writers = ['']",
-		"use": "cluster.use = 'link'", "lease": "cluster.lease = '0s'", "delay": "cluster.remove_delay = '-1s'", "timeout": "cluster.lock_timeout = '0s'",
+		"use": "cluster.use = 'link'", "lease": "cluster.lease = '0s'", "delay": "cluster.remove_delay = '-1s'", "lock timeout": "cluster.lock_timeout = '0s'", "timeout": "cluster.timeout = '0s'",
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Load(Source{Dir: write(t, map[string]string{"berth.toml": text})}); err == nil {
