@@ -101,7 +101,7 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Node.PrepareDeadline },
 		},
 		{
-			Key: "node.live_jobs", Example: `["/opt/slurm/bin/squeue", "-h", "-tall", "-w%n", "-o%A"]`,
+			Key: "node.live_jobs", Example: `["/opt/slurm/bin/squeue", "-h", "-w%n", "-o%A"]`,
 			Doc: "The command that prints the jobs which the scheduler has on this node, one number a line. %n in it is the node's name: the host's, up to the first dot. What jobs left behind that are not among them, because their epilog never ran, is removed (berth node reap). It may name more jobs than there are, never fewer. If it fails or prints anything else, nothing is removed; an empty list turns this off.",
 			at:  func(c *Config, _ string) any { return &c.Node.LiveJobs },
 		},
@@ -185,7 +185,7 @@ func defaults() *Config {
 		Node: Node{
 			RunDir: "/run/berth", Account: "berth",
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
-			LiveJobs: []string{"squeue", "-h", "-tall", "-w%n", "-o%A"},
+			LiveJobs: []string{"squeue", "-h", "-w%n", "-o%A"},
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},
