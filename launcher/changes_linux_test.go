@@ -47,14 +47,16 @@ func TestChangesAreKept(t *testing.T) {
 		top := t.TempDir()
 		open(t, top, filepath.Dir(top))
 		dir := newChanges(t, filepath.Join(top, "a,b:c\\d")) // what overlay's options escape
-		if got := b.run(users, b.create(b.keeping(users, idmap, dir)), false,
+		first := b.keeping(users, idmap, dir)
+		first.Request.Mounts = []string{top + ":/usr/lib/point"}
+		if got := b.run(users, b.create(first), false,
 			"echo more >>/usr/lib/file; rm -r /root; mkdir /root /root/own; stat -c %u /root/own"); got != "62001" {
 			t.Fatal(got)
 		}
 		cr := b.keeping(users, idmap, dir)
-		cr.Request.Mounts = []string{top + ":/root/own/point:ro", top + ":/srv/new"}
-		if got := b.run(users, b.create(cr), false, "cat /usr/lib/file; ls /root; ls /root/own/point /srv/new"); got !=
-			"lib\nmore\nown\n/root/own/point:\na,b:c\\d\n\n/srv/new:\na,b:c\\d" {
+		cr.Request.Mounts = []string{top + ":/root/own/point:ro", top + ":/srv/new", top + ":/usr/lib/point"}
+		if got := b.run(users, b.create(cr), false, "stat -c %Y /usr/lib; cat /usr/lib/file; ls /root; ls /root/own/point /srv/new"); got !=
+			"1000000000\nlib\nmore\nown\n/root/own/point:\na,b:c\\d\n\n/srv/new:\na,b:c\\d" {
 			t.Errorf("the next container sees\n%s", got)
 		}
 		// What Berth made for mounts is not among the changes, or noted.

@@ -127,6 +127,7 @@ echo secret >tree/secret; chmod 600 tree/secret
 echo 'root:x:0:0::/root:/bin/sh' >tree/etc/passwd
 echo lib >tree/usr/lib/file
 ln -s /run tree/var/run; ln -s /etc tree/escape
+touch -d @1000000000 tree/usr/lib
 mksquashfs tree image.sqfs -quiet -no-progress -all-root`
 	cmd := exec.Command("sh", "-c", script)
 	cmd.Dir = dir
