@@ -131,7 +131,7 @@ func randomPath(r *rand.Rand) string {
 func unpackedTree(t *testing.T, layers [][]entry) (map[string]string, error) {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "rootfs")
-	u, err := newUnpacker(root)
+	u, err := newUnpacker(root, Limits{}.orDefault().budget())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func readBlobOnce(ctx context.Context, src source, desc v1.Descriptor, limit int
 func readLimited(r io.Reader, limit int64) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(raw)) > limit {
-		err = damaged("a manifest or config is larger than %d MiB", limit>>20)
+		err = tooLarge("limits.manifest", "a manifest or config of more than %d bytes", limit)
 	}
 	return raw, err
 }

@@ -83,6 +83,9 @@ func fetch(ctx context.Context, ref Reference, d store.Digest, dir string, opts 
 	if f.im, err = openImage(ctx, f.src, d, orHost(opts.Platform)); err != nil {
 		return err
 	}
+	if err := limitsOf(opts.Converter).checkLayers(len(f.im.layers)); err != nil {
+		return err
+	}
 	if opts.Reserve != nil {
 		if err := opts.Reserve(ctx, expectedBytes(f.im, f.src.local(), opts.Converter)); err != nil {
 			return err
@@ -119,7 +122,7 @@ func (f *fetching) transfer(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, s.release()) }()
 	}
 	direct := f.other != nil || f.opts.Converter.Streams()
-	l, err := startLayers(ctx, f.src, f.im, filepath.Join(f.dir, "layers"), direct, f.opts.Parallel, f.report)
+	l, err := startLayers(ctx, f.src, f.im, filepath.Join(f.dir, "layers"), direct, f.opts.Parallel, limitsOf(f.opts.Converter), f.report)
 	if err != nil {
 		return fmt.Errorf("make work folder: %w", err)
 	}

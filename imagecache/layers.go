@@ -27,6 +27,7 @@ type layers struct {
 	diffIDs  []v1.Hash
 	dir      string
 	progress *reporter
+	limits   Limits
 
 	arrived []chan struct{} // closed when the layer has arrived or never will
 	errs    []error         // why it never will; read after arrived
@@ -42,9 +43,9 @@ type layers struct {
 
 // startLayers begins the transfer of im's layers, into dir unless direct. The
 // caller must call stop.
-func startLayers(ctx context.Context, src source, im *image, dir string, direct bool, parallel int, progress *reporter) (*layers, error) {
+func startLayers(ctx context.Context, src source, im *image, dir string, direct bool, parallel int, limits Limits, progress *reporter) (*layers, error) {
 	l := &layers{
-		src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress,
+		src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress, limits: limits,
 		arrived: make([]chan struct{}, len(im.layers)), errs: make([]error, len(im.layers)),
 	}
 	for i := range l.arrived {
@@ -185,7 +186,7 @@ func (l *layers) openLocal(ctx context.Context, i int) (io.ReadCloser, error) {
 
 // unpacked returns the tar stream inside r, layer i as it was transferred.
 func (l *layers) unpacked(r io.Reader, closer io.Closer, i int) (io.ReadCloser, error) {
-	t := tarStream{diffID: l.diffIDs[i], layer: i + 1, layers: len(l.descs), progress: l.progress, count: &l.uncompressed}
+	t := tarStream{diffID: l.diffIDs[i], layer: i + 1, layers: len(l.descs), progress: l.progress, count: &l.uncompressed, limits: l.limits}
 	return openTar(r, t, func() error {
 		if !l.src.local() && l.feeds == nil {
 			defer os.Remove(l.path(i))
@@ -200,17 +201,20 @@ type tarStream struct {
 	layer, layers int // as in Progress
 	progress      *reporter
 	count         *atomic.Int64
+	limits        Limits
 }
 
 // openTar returns the tar stream inside r. It ends well only if r does, too
 // (all decompressors read on until it ends), and has the layer's diffID. Closing
 // it calls end, which is also called on errors.
 func openTar(r io.Reader, t tarStream, end func() error) (io.ReadCloser, error) {
-	plain, err := decompress(r)
+	packed := &countedBytes{Reader: r}
+	plain, err := decompress(packed)
 	if err != nil {
 		return nil, errors.Join(err, end())
 	}
-	v, err := verify(plain, fmt.Sprintf("content of layer %d", t.layer), t.diffID, -1)
+	bounded := &inflating{plain: plain, packed: packed, limits: t.limits, before: t.count.Load()}
+	v, err := verify(bounded, fmt.Sprintf("content of layer %d", t.layer), t.diffID, -1)
 	if err != nil {
 		return nil, errors.Join(err, plain.Close(), end())
 	}

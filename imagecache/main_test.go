@@ -89,7 +89,7 @@ func collectOn(ctx context.Context, s *store.Store) error {
 // helperConverter is the one that $BERTH_TEST_CONVERTER names, Umoci if none.
 func helperConverter() Converter {
 	if name := os.Getenv("BERTH_TEST_CONVERTER"); name != "" {
-		return ConverterNamed(name)
+		return ConverterNamed(name, Limits{})
 	}
 	return Umoci{}
 }

@@ -217,7 +217,11 @@ func readConfig(ctx context.Context, src source, desc v1.Descriptor) (*v1.Config
 			Err:    fmt.Errorf("this is no container image but a %s", quote(string(desc.MediaType))),
 		}
 	}
-	raw, err := readBlob(ctx, src, desc, maxConfig)
+	limit := int64(maxConfig)
+	if r, ok := src.(*registrySource); ok {
+		limit = 2 * r.limit
+	}
+	raw, err := readBlob(ctx, src, desc, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,10 @@ type Network struct {
 	// RetryWait is the pause before the first further try, which doubles with
 	// each; zero means 1 s.
 	RetryWait time.Duration
+	// MaxManifest is how large a manifest or an index may be, in bytes; zero
+	// means 4 MiB, which registries keep to themselves. A config may have
+	// twice that.
+	MaxManifest int64
 }
 
 // Direct is the Proxy that stands for none.

@@ -35,7 +35,7 @@ type registrySource struct {
 }
 
 func newRegistrySource(ref Reference, net Network) (*registrySource, error) {
-	src := &registrySource{ref: ref, retries: net.retries(), limit: maxManifest}
+	src := &registrySource{ref: ref, retries: net.retries(), limit: orElse(net.MaxManifest, maxManifest)}
 	own := net.Hosts[ref.registry]
 	for _, mirror := range own.Mirrors {
 		host, prefix, _ := strings.Cut(mirror, "/")

@@ -28,7 +28,7 @@ import (
 // strangers. The bytes of each layer have been verified by the sender; that
 // they hold what the image's config says is verified here.
 func Serve(ctx context.Context, conn io.ReadWriter, c Converter, dir string) error {
-	d := &delivery{conn: conn, in: bufio.NewReaderSize(conn, 256<<10)}
+	d := &delivery{conn: conn, in: bufio.NewReaderSize(conn, 256<<10), limits: limitsOf(c)}
 	d.progress.f = func(p Progress) { _ = d.answer(outcome{Progress: &p}) }
 	for {
 		err := d.next()
@@ -94,6 +94,7 @@ type delivery struct {
 	conn     io.Writer
 	in       *bufio.Reader
 	progress reporter
+	limits   Limits
 
 	diffIDs      []v1.Hash
 	opened       int // layers so far
@@ -106,7 +107,7 @@ type delivery struct {
 
 // next reads an order. io.EOF says that no more come.
 func (d *delivery) next() error {
-	*d = delivery{conn: d.conn, in: d.in, progress: reporter{f: d.progress.f}}
+	*d = delivery{conn: d.conn, in: d.in, limits: d.limits, progress: reporter{f: d.progress.f}}
 	n, err := d.length()
 	if err != nil {
 		return err
@@ -155,7 +156,7 @@ func (d *delivery) Open(_ context.Context, i int) (io.ReadCloser, error) {
 	d.opened++
 	d.ended = false
 	return openTar(frames{d}, tarStream{
-		diffID: d.diffIDs[i], layer: i + 1, layers: len(d.diffIDs), progress: &d.progress, count: &d.uncompressed,
+		diffID: d.diffIDs[i], layer: i + 1, layers: len(d.diffIDs), progress: &d.progress, count: &d.uncompressed, limits: d.limits,
 	}, func() error { return nil })
 }
 

@@ -38,12 +38,13 @@ type Converter interface {
 	Convert(ctx context.Context, layers LayerSource, work, out string, progress ProgressFunc) error
 }
 
-// ConverterNamed returns the Converter whose Name is name, Stream if none is.
-func ConverterNamed(name string) Converter {
+// ConverterNamed returns the Converter whose Name is name, Stream if none is,
+// with these limits.
+func ConverterNamed(name string, limits Limits) Converter {
 	if name == (Umoci{}).Name() {
-		return Umoci{}
+		return Umoci{Limits: limits}
 	}
-	return Stream{}
+	return Stream{Limits: limits}
 }
 
 // Umoci is the Converter that unpacks the layers into a folder with umoci and
@@ -54,6 +55,7 @@ type Umoci struct {
 	// Processors is how many of them mksquashfs uses; 0 means all that
 	// this process may use.
 	Processors int
+	Limits     Limits
 }
 
 // Name implements Converter.
@@ -70,7 +72,7 @@ var silenceUmoci = sync.OnceFunc(func() { log.SetHandler(discard.Default) })
 func (u Umoci) Convert(ctx context.Context, layers LayerSource, work, out string, progress ProgressFunc) error {
 	silenceUmoci()
 	tree := filepath.Join(work, "rootfs")
-	unpacker, err := newUnpacker(tree)
+	unpacker, err := newUnpacker(tree, u.limits().budget())
 	if err != nil {
 		return fmt.Errorf("unpack layers: %w", err)
 	}

@@ -8,36 +8,9 @@ import (
 	"io"
 	"os"
 
-	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/merge"
 	"github.com/berth-hpc/berth/imagecache/squashfs"
 )
-
-// Limits bound what the content of an image may cost. They are for images
-// made to do harm; the largest ones in use are far below them.
-type Limits struct {
-	// Entries is how many files, folders and marks all layers together may
-	// have; 0 means 10 million, about 3 GB of memory.
-	Entries int
-	// Bytes is how much the files of all layers may hold, holes included; 0
-	// means 1 TiB.
-	Bytes int64
-}
-
-const (
-	defaultEntries = 10_000_000
-	defaultBytes   = 1 << 40
-)
-
-func (l Limits) orDefault() Limits {
-	if l.Entries <= 0 {
-		l.Entries = defaultEntries
-	}
-	if l.Bytes <= 0 {
-		l.Bytes = defaultBytes
-	}
-	return l
-}
 
 // Stream is the Converter that writes the squashfs file while the layers
 // arrive. The content of files is compressed straight into it, layer after
@@ -99,8 +72,7 @@ func isDeviceMark(n *squashfs.Inode) bool { return n.Kind == squashfs.Regular &&
 type conversion struct {
 	image  *squashfs.Writer
 	tree   *merge.Tree
-	limits Limits
-	bytes  int64 // of content that may still come
+	budget *budget
 }
 
 func (s Stream) begin(f *os.File) (*conversion, error) {
@@ -108,8 +80,8 @@ func (s Stream) begin(f *os.File) (*conversion, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write squashfs: %w", err)
 	}
-	limits := s.Limits.orDefault()
-	return &conversion{image: w, tree: merge.New(limits.Entries), limits: limits, bytes: limits.Bytes}, nil
+	limits := s.limits()
+	return &conversion{image: w, tree: merge.New(limits.Entries), budget: limits.budget()}, nil
 }
 
 func (c *conversion) layer(ctx context.Context, layers LayerSource, i int) error {
@@ -160,29 +132,20 @@ func (c *conversion) entry(h *tar.Header, content io.Reader) error {
 	if !applyPolicy(h) {
 		return nil
 	}
-	n, err := c.tree.Apply(h)
-	switch {
-	case errors.Is(err, merge.ErrTooMany):
-		return tooLarge("more than %d files and folders", c.limits.Entries)
-	case err != nil:
-		return fmt.Errorf("unpack %s: %w", quote(h.Name), err)
-	case n == nil:
-		return nil
+	if err := c.budget.spend(h); err != nil {
+		return err
 	}
-	if c.bytes -= h.Size; c.bytes < 0 {
-		return tooLarge("files of more than %d bytes", c.limits.Bytes)
+	n, err := c.tree.Apply(h)
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", quote(h.Name), c.budget.ofTree(err))
+	}
+	if n == nil {
+		return nil
 	}
 	if n.File, err = c.image.AddFile(content, h.Size); err != nil {
 		return fmt.Errorf("unpack %s: %w", quote(h.Name), err)
 	}
 	return nil
-}
-
-func tooLarge(format string, a ...any) error {
-	return &fault.Error{
-		Op: "read image", Blame: fault.User,
-		Remedy: "use an image without what it does not need", Err: fmt.Errorf("the image has "+format, a...),
-	}
 }
 
 // cancelled is a reader that ends with its context. Holes are read from

@@ -57,7 +57,7 @@ func TestStreamLimits(t *testing.T) {
 	}{
 		"entries":         {Limits{Entries: 3}, many, "more than 3 files"},
 		"enough entries":  {Limits{Entries: 4}, many, ""},
-		"bytes":           {Limits{Bytes: 9}, large, "more than 9 bytes"},
+		"bytes":           {Limits{Bytes: 9}, large, "unpack to more than 9 bytes"},
 		"enough bytes":    {Limits{Bytes: 10}, large, ""},
 		"holes are bytes": {Limits{Bytes: 1 << 30}, oneLayer{sparseTar(t, 1<<40)}, "more than 1073741824 bytes"},
 	} {

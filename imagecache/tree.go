@@ -154,7 +154,7 @@ func (t *layerTar) add(e layerEntry, open func() (io.ReadCloser, error)) error {
 // file writes a regular file.
 func (t *layerTar) file(h *tar.Header, open func() (io.ReadCloser, error)) error {
 	if t.left -= h.Size; t.left < 0 {
-		return tooLarge("files of more than %d bytes", int64(defaultBytes))
+		return Limits{}.orDefault().tooManyBytes()
 	}
 	if err := t.tw.WriteHeader(h); err != nil {
 		return err

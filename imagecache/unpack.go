@@ -25,18 +25,19 @@ type unpacker struct {
 	root       string
 	known      string // a folder that exists, as an entry's name has it
 	sawDevices bool
+	budget     *budget
 	extract    *layer.TarExtractor
 }
 
 // epoch is the time of folders that no layer has an entry for.
 var epoch = time.Unix(0, 0)
 
-func newUnpacker(root string) (*unpacker, error) {
+func newUnpacker(root string, b *budget) (*unpacker, error) {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return nil, err
 	}
 	// The root folder's mode and time must not depend on umask and clock.
-	return &unpacker{root: root}, errors.Join(os.Chmod(root, 0o755), os.Chtimes(root, epoch, epoch))
+	return &unpacker{root: root, budget: b}, errors.Join(os.Chmod(root, 0o755), os.Chtimes(root, epoch, epoch))
 }
 
 // apply unpacks one layer and reads its stream to the end.
@@ -79,6 +80,9 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	device := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
 	if !applyPolicy(h) {
 		return nil
+	}
+	if err := u.budget.spend(h); err != nil {
+		return err
 	}
 	whiteout := strings.HasPrefix(path.Base(name), ".wh.")
 	if whiteout && leadsOut(path.Base(name)) {
@@ -141,6 +145,9 @@ func (u *unpacker) needFolder(dir string) error {
 		return err
 	}
 	if err := u.needFolder(parent(rel)); err != nil {
+		return err
+	}
+	if err := u.budget.spend(&tar.Header{Name: rel}); err != nil {
 		return err
 	}
 	return u.put(&tar.Header{Name: rel, Typeflag: tar.TypeDir, Mode: 0o755, ModTime: epoch}, nil)

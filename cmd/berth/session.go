@@ -105,7 +105,7 @@ func anonymous(cfg *config.Config) imagecache.Network {
 	n := cfg.Network
 	return imagecache.Network{
 		Hosts: hosts, Proxy: n.Proxy, NoProxy: n.NoProxy,
-		HeaderTimeout: n.HeaderTimeout, StallTimeout: n.StallTimeout, MinRate: int64(n.MinRate), Retries: retries(n.Retries),
+		HeaderTimeout: n.HeaderTimeout, StallTimeout: n.StallTimeout, MinRate: int64(n.MinRate), Retries: retries(n.Retries), MaxManifest: int64(cfg.Limits.Manifest),
 	}
 }
 
@@ -117,11 +117,17 @@ func retries(n int) int {
 	return n
 }
 
+// limits bound what an image may cost.
+func limits(cfg *config.Config) imagecache.Limits {
+	l := cfg.Limits
+	return imagecache.Limits{Entries: l.Entries, Bytes: int64(l.Bytes), Ratio: l.Ratio, Layers: l.Layers}
+}
+
 // fetchOptions are the settings that hold for getting images, with net.
 func fetchOptions(cfg *config.Config, net imagecache.Network) imagecache.FetchOptions {
 	return imagecache.FetchOptions{
 		Network: net, Parallel: cfg.Network.Parallel, Version: berthVersion(),
-		Converter: imagecache.ConverterNamed(cfg.Store.Converter),
+		Converter: imagecache.ConverterNamed(cfg.Store.Converter, limits(cfg)),
 	}
 }
 
