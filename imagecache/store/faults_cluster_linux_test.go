@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-hpc/berth/testdata/faultfs"
 )
 
@@ -27,7 +29,9 @@ func clusterPull(dir, boots string, d Digest) error {
 	if err != nil {
 		return err
 	}
-	src, err := c.Ensure(context.Background(), d, func(string, string) {}, func(_ context.Context, l *Lock) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	src, err := c.Ensure(ctx, d, func(string, string) {}, func(_ context.Context, l *Lock) error {
 		return unusable("convert", d.String(), publishLocked(c.Store, l, d, func(string) {}))
 	})
 	if err != nil {
@@ -85,6 +89,8 @@ func checkTidy(t testing.TB, dir string) {
 // beginning, on a server or node that dies.
 func TestFaultsOfCluster(t *testing.T) {
 	d := digest('a')
+	old := unix.Umask(0o077) // the folders are for all nodes nevertheless
+	t.Cleanup(func() { unix.Umask(old) })
 	faultfs.Trial{
 		Seeds: seeds,
 		Do:    func(dir string) error { return clusterPull(dir, "", d) },
