@@ -111,8 +111,7 @@ func isIndex(t types.MediaType) bool {
 	return t == types.OCIImageIndex || t == types.DockerManifestList
 }
 
-// choose picks the manifest for p. One that names no variant goes before one
-// that does. In an OCI layout descriptors often name no platform at all; then
+// choose picks the manifest for p, see Platform.better. In an OCI layout descriptors often name no platform at all; then
 // there has to be one only.
 func choose(manifests []v1.Descriptor, p Platform) (v1.Descriptor, error) {
 	var found, unnamed []v1.Descriptor
@@ -126,7 +125,7 @@ func choose(manifests []v1.Descriptor, p Platform) (v1.Descriptor, error) {
 	}
 	if len(found) > 0 {
 		slices.SortStableFunc(found, func(a, b v1.Descriptor) int {
-			return strings.Compare(a.Platform.Variant, b.Platform.Variant)
+			return p.better(a.Platform, b.Platform)
 		})
 		return found[0], nil
 	}
@@ -191,7 +190,7 @@ func openImage(ctx context.Context, src source, d store.Digest, platform Platfor
 	}
 	im := &image{
 		digest: d, config: config, layers: m.Layers,
-		platform: Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant},
+		platform: Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}.normal(),
 	}
 	return im, im.check(platform)
 }

@@ -180,7 +180,8 @@ func cutDigest(s string) (string, store.Digest, error) {
 	if i < 0 || !strings.Contains(s[i:], ":") || strings.ContainsAny(s[i:], "/#") {
 		return s, store.Digest{}, nil
 	}
-	if algorithm, _, _ := strings.Cut(s[i+1:], ":"); !strings.HasPrefix(algorithm, "sha") {
+	algorithm, _, _ := strings.Cut(s[i+1:], ":")
+	if number, ok := strings.CutPrefix(algorithm, "sha"); !ok || strings.Trim(number, "0123456789") != "" {
 		return s, store.Digest{}, nil // USER@IMAGE:TAG
 	}
 	d, err := store.ParseDigest(s[i+1:])

@@ -1,6 +1,7 @@
 package imagecache
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -94,5 +95,60 @@ func TestParseReferenceErrors(t *testing.T) {
 				t.Error("the message can write to the terminal")
 			}
 		})
+	}
+}
+
+// TestReferenceGrammar goes through all forms that users of Slurm's container
+// options write, with and without every part.
+func TestReferenceGrammar(t *testing.T) {
+	digest := "@" + testDigest
+	for name, canonical := range map[string]string{
+		"debian": "docker.io/library/debian", "team/tool": "docker.io/team/tool", "a/b/c": "docker.io/a/b/c",
+		"docker.io/debian": "docker.io/library/debian", "docker.io/team/tool": "docker.io/team/tool", "docker.io#debian": "docker.io/library/debian",
+		"docker.io/library/debian": "docker.io/library/debian", "index.docker.io/debian": "docker.io/library/debian", "registry-1.docker.io#a/b": "docker.io/a/b",
+		"quay.io/a/b": "quay.io/a/b", "quay.io/debian": "quay.io/debian", "quay.io#a/b": "quay.io/a/b", `quay.io\#a/b`: "quay.io/a/b",
+		"node1:5000/x": "node1:5000/x", "node1:5000#x": "node1:5000/x", "localhost/x": "localhost/x", "localhost:5000/x": "localhost:5000/x",
+		"registry#x": "registry#x", "registry#a/b": "registry#a/b", "127.0.0.1/x": "127.0.0.1/x", "[::1]:5000/x": "[::1]:5000/x",
+		"localhosts/x": "docker.io/localhosts/x", "shaman": "docker.io/library/shaman",
+	} {
+		for _, scheme := range []string{"", "docker://"} {
+			for _, user := range []string{"", "me@", "$oauthtoken@", "me@site.org@", "a+b!~*'()%;&=,-_.@"} {
+				for suffix, end := range map[string]string{"": ":latest", ":1.20-a_B": ":1.20-a_B", digest: digest, ":1" + digest: ":1" + digest} {
+					in := scheme + user + name + suffix
+					ref, err := ParseReference(in)
+					if err != nil || ref.Kind() != Registry || ref.String() != canonical+end || ref.User() != strings.TrimSuffix(user, "@") {
+						t.Errorf("%s: %v of %q, %v; want %s%s", in, ref, ref.User(), err, canonical, end)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestReferenceClasses reads the table that the plugin's own test reads, too:
+// both have to agree on what is a path, and on what is refused at once.
+func TestReferenceClasses(t *testing.T) {
+	raw, err := os.ReadFile("../spank/tests/testdata/references.txt")
+	must(t, err)
+	for line := range strings.Lines(string(raw)) {
+		class, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if !ok || class == "#" {
+			continue
+		}
+		ref, err := ParseReference(value)
+		got := "refused"
+		switch {
+		case err != nil && strings.Contains(fault.Remedy(err), "did you mean ./"+value):
+			got = "file"
+		case err == nil && ref.Kind() == Registry:
+			got = "registry"
+		case err == nil && ref.Kind() == Path:
+			got = "path"
+		case err == nil:
+			got = "layers"
+		}
+		if got != class && (got != "refused" || class != "wrong") {
+			t.Errorf("%q is %s (%v), not %s", value, got, err, class)
+		}
 	}
 }

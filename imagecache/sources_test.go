@@ -122,7 +122,12 @@ func TestIndex(t *testing.T) {
 		Platform{"linux", "amd64", "v3"}, Platform{"linux", "amd64", ""}, Platform{"linux", "ppc64le", ""}))
 	for _, test := range []struct{ ask, want string }{
 		{"linux/amd64", "linux/amd64"},
-		{"linux/amd64/v3", "linux/amd64"}, // runs there, too, and needs less
+		{"x86_64", "linux/amd64"},
+		{"linux/amd64/v3", "linux/amd64/v3"},
+		{"linux/amd64/v4", "linux/amd64/v3"}, // runs there, too
+		{"linux/amd64/v2", "linux/amd64"},
+		{"aarch64", "linux/arm64/v8"},
+		{"arm64/v8", "linux/arm64/v8"},
 		{"arm64", "linux/arm64/v8"},
 		{"linux/ppc64le", "linux/ppc64le"},
 	} {

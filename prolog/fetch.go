@@ -90,7 +90,7 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 	if ref.Kind() != imagecache.Registry {
 		return FetchEvent{}, &fault.Error{
 			Op: "prepare the image", Arg: req.Image, Blame: fault.User,
-			Remedy: "name an image in a registry, or push this one to a registry first",
+			Remedy: "name an image in a registry, or make a squashfs file of it and name that: berth save " + req.Image + " x.sqsh",
 			Err:    errors.New("the node's store takes images from registries only"),
 		}
 	}

@@ -38,6 +38,34 @@ bool check_image_is_path(const char *value) {
   return value[0] == '.' || value[0] == '/';
 }
 
+/* Whether a reference names its registry, as imagecache/reference.go reads it. */
+static bool names_registry(const char *value) {
+  size_t first = strcspn(value, "/");
+  if (strncmp(value, "docker://", strlen("docker://")) == 0 || strchr(value, '#') != NULL)
+    return true;
+  if (value[first] == '\0')
+    return false;
+  return strcspn(value, ".:") < first || strncmp(value, "localhost/", strlen("localhost/")) == 0;
+}
+
+/* Whether a reference ends like an image file: the commonest beginner's error. */
+static bool looks_like_file(const char *value) {
+  static const char *const ends[] = {".sqsh", ".sqfs", ".squashfs", ".sif", ".simg"};
+  for (size_t i = 0; i < sizeof(ends) / sizeof(*ends); i++)
+    if (ends_with(value, ends[i]))
+      return !names_registry(value);
+  return false;
+}
+
+/* Whether a value names layers in a file or folder, which nodes do not convert. */
+static bool names_layers(const char *value) {
+  static const char *const starts[] = {"oci:", "oci-archive:", "docker-archive:", "dir:"};
+  for (size_t i = 0; i < sizeof(starts) / sizeof(*starts); i++)
+    if (strncmp(value, starts[i], strlen(starts[i])) == 0)
+      return true;
+  return false;
+}
+
 bool check_image(const char *value, char error[CHECK_ERROR_SIZE]) {
   if (value[0] == '\0')
     return wrong(error, "--container-image: the name of the image is empty");
@@ -47,7 +75,12 @@ bool check_image(const char *value, char error[CHECK_ERROR_SIZE]) {
     return true;
   if (has_space(value))
     return wrong(error, "--container-image=%s: an image reference has no spaces", value);
-  if (ends_with(value, ".sqsh") || ends_with(value, ".squashfs") || ends_with(value, ".sif"))
+  if (names_layers(value))
+    return wrong(error,
+                 "--container-image=%s has to be converted first: berth save %s x.sqsh, and then "
+                 "--container-image=./x.sqsh",
+                 value, value);
+  if (looks_like_file(value))
     return wrong(error,
                  "--container-image=%s would be looked for in a registry; did you mean ./%s ?",
                  value, value);

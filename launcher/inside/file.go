@@ -29,7 +29,7 @@ func (r *rootfs) attachFile(channel *os.File, req *launcher.Request) error {
 	case imagefile.Tree:
 		return r.bindFolder(path)
 	case imagefile.OCILayout, imagefile.DockerDir:
-		return badFile(path, errors.New("it is a folder of layers, which has to be converted first"), convertRemedy)
+		return badFile(path, errors.New("it is a folder of layers, which has to be converted first"), convertRemedy(path))
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -39,7 +39,7 @@ func (r *rootfs) attachFile(channel *os.File, req *launcher.Request) error {
 	offset, err := imagefile.FindSquashfs(f)
 	switch {
 	case errors.Is(err, imagefile.ErrArchive):
-		return badFile(path, err, convertRemedy)
+		return badFile(path, err, convertRemedy(path))
 	case err != nil:
 		return badFile(path, err, "give a squashfs file (mksquashfs, enroot import), a SIF file (apptainer pull) or a folder with a root file system")
 	}
@@ -47,7 +47,9 @@ func (r *rootfs) attachFile(channel *os.File, req *launcher.Request) error {
 }
 
 // convertRemedy is for images that are layers: a container needs their tree.
-const convertRemedy = "push it to a registry and name that, or give its tree as a folder or a squashfs file"
+func convertRemedy(path string) string {
+	return fmt.Sprintf("make a squashfs file of it, and name that: berth save %s x.sqsh", path)
+}
 
 func badFile(path string, cause error, remedy string) error {
 	return userError(fmt.Sprintf("image %s: %v", path, cause), remedy)

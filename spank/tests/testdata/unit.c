@@ -246,6 +246,39 @@ static void test_check_image(void) {
   }
 }
 
+/* The classes of references.txt, which the tests of package imagecache read too. */
+static void expect_class(const char *class, const char *value) {
+  char error[CHECK_ERROR_SIZE] = "";
+  bool good = check_image(value, error);
+  bool path = strcmp(class, "path") == 0, registry = strcmp(class, "registry") == 0;
+  bool wrong = strcmp(class, "wrong") == 0;
+  if (check_image_is_path(value) != path || (!wrong && good != (path || registry)))
+    expect_text(value, class, __LINE__);
+  if (strcmp(class, "layers") == 0 && strstr(error, "has to be converted first") == NULL)
+    expect_text(error, "has to be converted first", __LINE__);
+  if (strcmp(class, "file") == 0 && strstr(error, "did you mean ./") == NULL)
+    expect_text(error, "did you mean ./", __LINE__);
+}
+
+static void test_check_references(void) {
+  char line[512];
+  int classes = 0;
+  FILE *f = fopen("testdata/references.txt", "re");
+  EXPECT(f != NULL);
+  while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+    char *value = strchr(line, ' ');
+    line[strcspn(line, "\n")] = '\0';
+    if (line[0] == '#' || value == NULL)
+      continue;
+    *value++ = '\0';
+    expect_class(line, value);
+    classes++;
+  }
+  EXPECT(classes > 30);
+  if (f != NULL)
+    fclose(f);
+}
+
 static void test_check_mounts(void) {
   static const char *const good[] = {"/a",        "/a:/b",        "./a:/b:ro", "/a:/b:ro+nosuid,/c",
                                      "tmpfs:/t",  "umount:/home", "/a b:/c d", "tmpfs:/t:size=1G",
@@ -525,6 +558,7 @@ static const struct {
     {"join-environment", test_join_environment},
     {"join-bad-result", test_join_bad_result},
     {"check-image", test_check_image},
+    {"check-references", test_check_references},
     {"check-mounts", test_check_mounts},
     {"check-rest", test_check_rest},
     {"config", test_config},
