@@ -47,7 +47,7 @@ type order struct {
 type outcome struct {
 	Progress *Progress      `json:"progress,omitempty"`
 	Failure  *fault.Message `json:"failure,omitempty"`
-	Full     bool           `json:"full,omitempty"`  // beside Failure: its disk is
+	Errno    unix.Errno     `json:"errno,omitempty"` // beside Failure: what the kernel said
 	Given    bool           `json:"given,omitempty"` // up, as it was told
 	Made     *made          `json:"made,omitempty"`
 }
@@ -91,8 +91,8 @@ func (d *delegate) convert(ctx context.Context, l *layers, progress ProgressFunc
 	}
 	a := <-last
 	switch {
-	case a.Failure != nil && a.Full:
-		return made{}, fmt.Errorf("%w: %w", a.Failure.Err(), unix.ENOSPC)
+	case a.Failure != nil && a.Errno != 0:
+		return made{}, &remoteError{a.Failure.Err(), a.Errno}
 	case a.Failure != nil:
 		return made{}, a.Failure.Err()
 	case err != nil:
@@ -102,6 +102,16 @@ func (d *delegate) convert(ctx context.Context, l *layers, progress ProgressFunc
 	}
 	return *a.Made, nil
 }
+
+// A remoteError is a failure of another process with what the kernel told that
+// one, for IsDisk and its like. The text has it already.
+type remoteError struct {
+	error
+	errno unix.Errno
+}
+
+// Unwrap returns the failure and its cause.
+func (e *remoteError) Unwrap() []error { return []error{e.error, e.errno} }
 
 // hand sends the order and the layers.
 func (d *delegate) hand(ctx context.Context, l *layers) error {

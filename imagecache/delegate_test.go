@@ -307,3 +307,26 @@ func lastLine(s string) string {
 	s = strings.TrimSpace(s)
 	return s[strings.LastIndexByte(s, '\n')+1:]
 }
+
+// TestDelegateDiskFull: that the disk is full is known on the other side, where
+// room may be made.
+func TestDelegateDiskFull(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, strings.Repeat("x", 1<<20)))))
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EIO} {
+		_, _, err := fetchDelegated(t, ref, failingDisk{errno}, Network{})
+		if !errors.Is(err, errno) || !IsDisk(err) || fault.Of(err) != fault.Site || fault.Remedy(err) == "" {
+			t.Errorf("%v: got %v, blame %v, remedy %q", errno, err, fault.Of(err), fault.Remedy(err))
+		}
+	}
+}
+
+// failingDisk is a Converter whose disk says errno.
+type failingDisk struct{ errno unix.Errno }
+
+func (failingDisk) Name() string  { return "failing" }
+func (failingDisk) Streams() bool { return true }
+
+func (f failingDisk) Convert(context.Context, LayerSource, string, string, ProgressFunc) error {
+	return &os.PathError{Op: "write", Path: "rootfs.sqfs", Err: f.errno}
+}

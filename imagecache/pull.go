@@ -97,7 +97,7 @@ func pullLocked(ctx context.Context, s *store.Store, ref Reference, d store.Dige
 		return store.Image{}, fault.Wrap("publish image", d.String(), fault.Site, "look at the store's folder", err)
 	}
 	defer work.Close()
-	im, err = s.Publish(work, d, os.Geteuid())
+	im, err = s.Publish(store.Work{Folder: work, Stager: os.Geteuid()}, d)
 	if err == nil {
 		// What we hold the lock of stays. The image is there: it matters less
 		// whether the store now takes too much.

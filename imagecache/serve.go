@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -54,8 +53,9 @@ func (d *delivery) fill(ctx context.Context, c Converter, dir string) error {
 	if errors.Is(err, errGivenUp) {
 		return d.answer(outcome{Given: true})
 	}
-	f := outcome{Failure: fault.NewMessage(converterFault(err)), Full: errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)}
-	if err := d.answer(f); err != nil {
+	failed := outcome{Failure: fault.NewMessage(converterFault(err))}
+	_ = errors.As(err, &failed.Errno)
+	if err := d.answer(failed); err != nil {
 		return err
 	}
 	return d.drain()

@@ -132,7 +132,7 @@ func (w *worker) copy(ctx context.Context, src *store.Source, st *store.Store, l
 		return store.Image{}, err
 	}
 	w.say(imagecache.Progress{Phase: imagecache.PhasePublish})
-	im, err := st.Publish(work, src.Image().Digest(), os.Geteuid())
+	im, err := st.Publish(store.Work{Folder: work, Stager: os.Geteuid()}, src.Image().Digest())
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
 		w.trim(ctx, st)

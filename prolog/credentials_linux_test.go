@@ -189,7 +189,7 @@ func lookAsUser(ctx context.Context, misdeed string) error {
 	case "hangs":
 		select {}
 	}
-	return misbehave(misdeed, answer)
+	return misbehave(misdeed, answer, nil)
 }
 
 // describeUser is `node credentials` that tells of its surroundings.

@@ -15,8 +15,8 @@ import (
 // A FetchRequest is what the worker asks of the fetcher, `berth node fetch`,
 // as one JSON value on its standard input. Without a digest the fetcher only
 // says which one the reference stands for; with one it gets that image and
-// puts it, ready to be published, into its working directory. Once it knows how
-// much it will write it says so (Need), and goes on when goOn follows on its
+// has it converted; what is to be published beside the squashfs file it puts into
+// its working directory. Once it knows how much will be written it says so (Need), and goes on when goOn follows on its
 // input; if that ends instead, there is no room.
 type FetchRequest struct {
 	Image  string       `json:"image"`
@@ -50,9 +50,11 @@ var errNoRoom = &fault.Error{Op: "reserve space", Blame: fault.Site, Remedy: "se
 // Fetch is `berth node fetch`, which only the worker starts. It runs as the
 // unprivileged account, in a pid namespace of its own, with a fixed
 // environment, and in the work folder. in is its standard input, out its
-// descriptor 3, dir its working directory. Every failure goes to out; the
-// error means that out is broken.
-func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out io.Writer, dir string) error {
+// descriptor 3, converter descriptor 4: a stream to the process that converts
+// what it gets, where that is wanted. dir is its working directory. Every
+// failure goes to out; the error means that out is broken.
+func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out io.Writer, converter io.ReadWriter, dir string) error {
+	opts.Delegate = converter
 	events := json.NewEncoder(out)
 	var req FetchRequest
 	requests := json.NewDecoder(io.LimitReader(in, 2*maxReference))

@@ -28,11 +28,13 @@ const (
 // A fetcher is one process of the unprivileged account. What it says is taken
 // for data: a digest that must parse, numbers, and text that is cleaned.
 type fetcher struct {
-	cfg    Config
-	dir    string // its working directory
-	say    func(imagecache.Progress)
-	stderr io.Writer
-	digest store.Digest // what it resolved
+	cfg Config
+	dir string // its working directory
+	// converted is the folder of the converter that works for it; "" for none.
+	converted string
+	say       func(imagecache.Progress)
+	stderr    io.Writer
+	digest    store.Digest // what it resolved
 
 	reserve reserveFunc // nil where nothing is to be written
 	asked   bool        // whether it has reserved
@@ -53,7 +55,12 @@ func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd, events, answers, err := f.start(ctx)
+	c, err := startConverter(ctx, f.cfg, f.converted)
+	if err != nil {
+		return err
+	}
+	defer c.end()
+	cmd, events, answers, err := f.start(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -68,6 +75,7 @@ func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
 	if werr := cmd.Wait(); err == nil && last == nil {
 		err = fmt.Errorf("the fetcher ended without an answer: %w", errOrEnd(werr))
 	}
+	cerr := c.end()
 	if f.refusal != nil {
 		return f.refusal
 	}
@@ -77,7 +85,19 @@ func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
 			Remedy: "ask your administrator to look into the node's log, and report this", Err: err,
 		}
 	}
-	return f.result(last)
+	return withConverter(f.result(last), cerr)
+}
+
+// withConverter adds how the converter ended, if that was not as it should, to
+// the fetcher's result: then that one may not know what happened, or is wrong.
+func withConverter(err, ended error) error {
+	switch {
+	case ended == nil:
+		return err
+	case err == nil:
+		return fault.Wrap("convert the image", "", fault.Bug, "ask your administrator to look into the node's log, and report this", ended)
+	}
+	return &fault.Error{Op: "convert the image", Blame: fault.Of(err), Remedy: fault.Remedy(err), Err: fmt.Errorf("%w (%w)", err, ended)}
 }
 
 func errOrEnd(err error) error {
@@ -87,7 +107,7 @@ func errOrEnd(err error) error {
 	return err
 }
 
-func (f *fetcher) start(ctx context.Context) (cmd *exec.Cmd, events, answers *os.File, err error) {
+func (f *fetcher) start(ctx context.Context, c *converter) (cmd *exec.Cmd, events, answers *os.File, err error) {
 	uid, gid, err := f.cfg.account()
 	if err != nil {
 		return nil, nil, nil, errAccount(f.cfg.Account, err)
@@ -107,7 +127,7 @@ func (f *fetcher) start(ctx context.Context) (cmd *exec.Cmd, events, answers *os
 	cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir = jobstate.Environment(), f.dir
 	cmd.Stdin, cmd.Stderr = input, f.stderr
-	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.ExtraFiles = c.streams(theirs)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uid, Gid: gid}, // and no supplementary groups
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWIPC,

@@ -1,6 +1,7 @@
 package prolog
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,11 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/squashfs"
+	"github.com/berth-hpc/berth/prolog/sandbox"
 )
 
 // misbehave is a fetcher that has been taken over. It runs as the account, in
 // its work folder, with root listening on events.
-func misbehave(misdeed string, events io.Writer) error {
+func misbehave(misdeed string, events io.Writer, converter io.Reader) error {
 	switch misdeed {
 	case "describe":
 		return describe()
@@ -42,17 +45,16 @@ func misbehave(misdeed string, events io.Writer) error {
 	case "escape":
 		fmt.Fprintln(events, `{"failure":{"text":"a\u001b[31mb\nc","remedy":"d\u0007","blame":"user"}}`)
 	}
-	return publishBadly(misdeed, events)
+	return claim(misdeed, events, converter)
 }
 
-// publishBadly claims success for a folder that must not be published.
-func publishBadly(misdeed string, events io.Writer) error {
+// claim says that all is well, once the converter has done its misdeed.
+func claim(misdeed string, events io.Writer, converter io.Reader) error {
 	var req FetchRequest
 	if err := json.NewDecoder(os.Stdin).Decode(&req); err != nil {
 		return err
 	}
 	files := map[string]string{
-		"rootfs.sqfs": "no squashfs",
 		"image.json":  fmt.Sprintf(`{"digest":%q,"os":"linux","architecture":"amd64","config":{}}`, req.Digest),
 		"record.json": "{}",
 	}
@@ -64,7 +66,7 @@ func publishBadly(misdeed string, events io.Writer) error {
 			return err
 		}
 	}
-	if err := swapRootfs(misdeed); err != nil {
+	if _, err := converter.Read(make([]byte, 1)); err != nil {
 		return err
 	}
 	fmt.Fprintln(events, `{"done":true}`)
@@ -72,6 +74,68 @@ func publishBadly(misdeed string, events io.Writer) error {
 		select {}
 	}
 	return nil
+}
+
+// convertBadly is a converter that has been taken over: it is shut in, with
+// programs at hand.
+func convertBadly(cfg testConfig, work string) error {
+	uid, gid, err := cfg.account()
+	if err != nil {
+		return err
+	}
+	if err := sandbox.Enter(sandbox.Cell{UID: uid, GID: gid, Base: cfg.RunDir, Work: work, Programs: true}); err != nil {
+		return err
+	}
+	if err := os.Chdir(sandbox.WorkDir); err != nil {
+		return err
+	}
+	if err := os.WriteFile("rootfs.sqfs", hostileImage(cfg.Misdeed), 0o666); err != nil {
+		return err
+	}
+	if err := swapRootfs(cfg.Misdeed); err != nil {
+		return err
+	}
+	if _, err := os.NewFile(3, "fetcher").Write([]byte("x")); err != nil {
+		return err
+	}
+	if cfg.Misdeed == "converter fails" {
+		return errors.New("on purpose")
+	}
+	return nil
+}
+
+// hostileImage is a squashfs file. One that is good but for a link count, in an
+// inode that the kernel would believe, comes where the misdeed asks for it.
+func hostileImage(misdeed string) []byte {
+	if misdeed == "no image" {
+		return []byte("no squashfs")
+	}
+	var out memoryFile
+	w, err := squashfs.NewWriter(&out, squashfs.Options{Workers: 1})
+	if err != nil {
+		panic(err)
+	}
+	defer w.Close()
+	root := &squashfs.Inode{Kind: squashfs.Dir, Mode: 0o755}
+	if _, err := w.Finish(root); err != nil {
+		panic(err)
+	}
+	if misdeed == "hostile" {
+		binary.LittleEndian.PutUint64(out.data[32:], 1<<40) // the root's place, beyond the table
+	}
+	return out.data
+}
+
+// memoryFile is a squashfs.Output.
+type memoryFile struct{ data []byte }
+
+func (m *memoryFile) Write(p []byte) (int, error) {
+	m.data = append(m.data, p...)
+	return len(p), nil
+}
+
+func (m *memoryFile) WriteAt(p []byte, at int64) (int, error) {
+	return copy(m.data[at:], p), nil
 }
 
 func swapRootfs(misdeed string) error {
@@ -84,11 +148,13 @@ func swapRootfs(misdeed string) error {
 	case "missing":
 		return os.Remove(rootfs)
 	case "fifo":
-		return errors.Join(os.Remove(rootfs), exec.Command("mkfifo", rootfs).Run())
+		return errors.Join(os.Remove(rootfs), unix.Mkfifo(rootfs, 0o600))
+	case "folder":
+		return errors.Join(os.Remove(rootfs), os.Mkdir(rootfs, 0o700))
 	case "heir":
 		// Goes on writing when its parent has ended. In the work folder: after
 		// publishing, the file has moved.
-		return exec.Command("sh", "-c", `exec 3>&-; setsid sh -c 'while :; do echo more >> rootfs.sqfs; done' & sleep 0.2`).Start()
+		return exec.Command("/bin/sh", "-c", `exec 3>&-; (trap '' HUP; while :; do echo more >> rootfs.sqfs; done) & sleep 0.2`).Start()
 	}
 	return nil
 }
@@ -111,7 +177,7 @@ func openFiles() []string {
 	for _, name := range names {
 		target, err := os.Readlink(name)
 		n, _ := strconv.Atoi(filepath.Base(name))
-		own := n <= 3 || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "/sys/fs/cgroup/")
+		own := n <= 4 || strings.HasPrefix(target, "anon_inode:") || strings.HasPrefix(target, "/sys/fs/cgroup/")
 		if err == nil && !own {
 			open = append(open, target)
 		}
@@ -139,6 +205,11 @@ func TestFetcherMisbehaves(t *testing.T) {
 		{"symlink", "too many levels of symbolic links", fault.Bug},
 		{"fifo", "not a regular file", fault.Bug},
 		{"missing", "no such file", fault.Bug},
+		{"folder", "not a regular file", fault.Bug},
+		{"no image", "squashfs structure", fault.Bug},
+		{"hostile", "squashfs structure", fault.Bug},
+		{"silent checker", "the checker gave no answer", fault.Bug},
+		{"converter fails", "the converter: exit status 1", fault.Bug},
 	} {
 		t.Run(tt.misdeed, func(t *testing.T) {
 			n.configure(func(c *testConfig) { c.Misdeed = tt.misdeed })
@@ -157,20 +228,21 @@ func TestFetcherMisbehaves(t *testing.T) {
 	}
 }
 
-// A child of the fetcher that would go on writing is dead before root looks;
-// what it wrote is no image, so that nothing gets mounted either.
+// A child of the converter that would go on writing is dead before root looks,
+// also if the image is good; so is all that is left when the fetcher does not
+// end.
 func TestFetcherLeavesAProcess(t *testing.T) {
 	if !privateMounts(t) {
 		return
 	}
-	for _, misdeed := range []string{"heir", "stays"} {
+	for misdeed, good := range map[string]bool{"heir": true, "stays": false} {
 		t.Run(misdeed, func(t *testing.T) {
 			n := newNode(t)
 			n.configure(func(c *testConfig) { c.Misdeed, c.PrepareDeadline = misdeed, 5*time.Second })
 			r := request(1, "x.example/y:v1", someDigest)
 			n.prepare(r)
-			if _, err := n.outcome(r); err == nil {
-				t.Error("mounted what is no image")
+			if _, err := n.outcome(r); (err == nil) != good {
+				t.Errorf("outcome: %v", err)
 			}
 			for _, pid := range n.ofAccount() {
 				t.Errorf("process %d of the account is left", pid)
@@ -180,6 +252,24 @@ func TestFetcherLeavesAProcess(t *testing.T) {
 			n.checkClean()
 		})
 	}
+}
+
+// The converter can't write more than the site allows.
+func TestImageIsTooLarge(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n, reg := newNode(t), newRegistry(t)
+	n.configure(func(c *testConfig) { c.MaxImage = 100 })
+	image, digest := reg.push(t, "a/b:v1", strings.Repeat("x", 4096))
+	r := request(1, image, digest)
+	n.prepare(r)
+	_, err := n.outcome(r)
+	if err == nil || !strings.Contains(err.Error(), "file too large") || !strings.Contains(fault.Remedy(err), "store.max_image") {
+		t.Errorf("outcome: %v, remedy %q", err, fault.Remedy(err))
+	}
+	n.cleanup(1)
+	n.checkClean()
 }
 
 // ofAccount lists the processes that run as the account.

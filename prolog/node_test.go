@@ -37,8 +37,11 @@ import (
 
 const inPrivateMounts = "BERTH_TEST_PRIVATE_MOUNTS"
 
-// account is nobody's: the tests need no account on the machine.
-const account = "64123:64124"
+// account and checker are nobody's: the tests need no account on the machine.
+const (
+	account = "64123:64124"
+	checker = "64127:64128"
+)
 
 // TestMain makes the test binary stand in for `berth`: a node's programs start
 // it as `BINARY --node=FILE node worker|fetch …` and `… gc`.
@@ -87,9 +90,19 @@ func berth(file string, args []string) error {
 		return err
 	case "node fetch":
 		if cfg.Misdeed != "" {
-			return misbehave(cfg.Misdeed, os.NewFile(3, "events"))
+			return misbehave(cfg.Misdeed, os.NewFile(3, "events"), os.NewFile(4, "converter"))
 		}
-		return Fetch(ctx, imagecache.FetchOptions{}, os.Stdin, os.NewFile(3, "events"), ".")
+		return Fetch(ctx, imagecache.FetchOptions{}, os.Stdin, os.NewFile(3, "events"), os.NewFile(4, "converter"), ".")
+	case "node convert":
+		if cfg.Misdeed != "" {
+			return convertBadly(cfg, args[2])
+		}
+		return Convert(ctx, cfg.Config, imagecache.Stream{}, os.NewFile(3, "fetcher"), args[2])
+	case "node check":
+		if cfg.Misdeed == "silent checker" {
+			return nil
+		}
+		return Check(cfg.Config, os.NewFile(3, "image"), os.Stdout)
 	}
 	return fmt.Errorf("unknown command %q", args)
 }
@@ -145,7 +158,7 @@ func newNode(t *testing.T) *node {
 	must(t, os.Chmod(exe, 0o755))
 	n.configure(func(c *testConfig) {
 		c.Config = Config{
-			RunDir: filepath.Join(dir, "run"), StoreDir: filepath.Join(dir, "store"), Account: account,
+			RunDir: filepath.Join(dir, "run"), StoreDir: filepath.Join(dir, "store"), Account: account, Checker: checker,
 			PrologWait: 30 * time.Second, PrepareDeadline: time.Minute,
 			Command: []string{exe, "--node=" + n.file},
 		}

@@ -5,7 +5,10 @@
 //	prepare_linux.go   records the request, starts the worker       (root)
 //	worker.go          digest, store, lease, mount, outcome         (root)
 //	fetcher_linux.go   starts the fetcher and listens to it         (root)
-//	fetch.go           registry and conversion                      (the account)
+//	converter_linux.go starts the converter and the checker         (root)
+//	fetch.go           speaks to the registry                       (the account)
+//	convert_linux.go   converts, checks                             (the account, another one; shut in)
+//	sandbox/           shuts a process in
 //	cluster_linux.go   the way through a store that nodes share     (root)
 //	inplace_linux.go   images used where that store has them        (root)
 //	image.go           leases and mounts, under one lock            (root)
@@ -20,9 +23,10 @@
 // the user sees progress and can cancel.
 //
 // Root opens no network connection and reads no byte of an image here. The
-// fetcher does, as an account without rights, in a pid namespace of its own:
+// fetcher does the first, as an account without rights; the converter, shut in
+// without network and files, the second. Each has a pid namespace of its own:
 // when its first process is gone, nothing is left that could still write to
-// what root then publishes.
+// what root then has checked and publishes.
 package prolog
 
 import (
@@ -43,6 +47,9 @@ type Config struct {
 	// Account is the name of the account for network and layers, or
 	// "UID:GID" in numbers.
 	Account string
+	// Checker is the account under which converted images are checked, in the
+	// same forms. It should be another one.
+	Checker string
 	// PrologWait is how long Prepare waits for the outcome.
 	PrologWait time.Duration
 	// PrepareDeadline is when a worker gives up, counted from its start.

@@ -17,10 +17,10 @@ import (
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
-// fetchInto has the account fetch d into a work folder of lock, and returns
-// that, open. When the disk becomes full in spite of the reservation, it makes
+// fetchInto has the account fetch d into work folders of lock, and returns
+// them, open. When the disk becomes full in spite of the reservation, it makes
 // room once more and starts over.
-func (w *worker) fetchInto(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest, uid, gid uint32) (*os.File, error) {
+func (w *worker) fetchInto(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest, uid, gid uint32) (store.Work, error) {
 	space, reserved := Space(w.cfg, st), int64(0)
 	reserve := func(ctx context.Context, bytes int64) error {
 		reserved = bytes
@@ -31,32 +31,44 @@ func (w *worker) fetchInto(ctx context.Context, st *store.Store, lock *store.Loc
 		return work, err
 	}
 	if ferr := lock.Empty(); ferr != nil {
-		return nil, errors.Join(err, ferr)
+		return store.Work{}, errors.Join(err, ferr)
 	}
 	if freed, ferr := space.Free(ctx, lock, reserved); ferr != nil || freed == 0 {
-		return nil, err
+		return store.Work{}, err
 	}
 	w.log.WithError(err).Warn("made room, and start over")
 	return w.fetchOnce(ctx, lock, d, uid, gid, reserve)
 }
 
-func (w *worker) fetchOnce(ctx context.Context, lock *store.Lock, d store.Digest, uid, gid uint32, reserve reserveFunc) (*os.File, error) {
+// fetchOnce gives the fetcher and the converter a folder each: neither can
+// touch what the other leaves.
+func (w *worker) fetchOnce(ctx context.Context, lock *store.Lock, d store.Digest, uid, gid uint32, reserve reserveFunc) (work store.Work, err error) {
+	work = store.Work{Stager: int(uid), Check: func(rootfs *os.File) error { return w.checkImage(ctx, rootfs) }}
+	defer func() {
+		if err != nil {
+			work.Folder.Close() // a nil File takes that
+			work.Rootfs.Close()
+		}
+	}()
+	// Opened before the account runs: what we publish from are these folders.
+	if work.Folder, err = workFolder(lock, uid, gid); err != nil {
+		return work, err
+	}
+	if work.Rootfs, err = workFolder(lock, uid, gid); err != nil {
+		return work, err
+	}
+	f := w.fetcher(work.Folder.Name())
+	f.reserve, f.converted = reserve, work.Rootfs.Name()
+	return work, f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage})
+}
+
+// workFolder makes a work folder for the account and opens it.
+func workFolder(lock *store.Lock, uid, gid uint32) (*os.File, error) {
 	dir, err := lock.TempDir(int(uid), int(gid))
 	if err != nil {
 		return nil, err
 	}
-	// Opened before the account runs: what we publish from is this folder.
-	work, err := openFolder(dir)
-	if err != nil {
-		return nil, err
-	}
-	f := w.fetcher(dir)
-	f.reserve = reserve
-	if err := f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage}); err != nil {
-		work.Close()
-		return nil, err
-	}
-	return work, nil
+	return openFolder(dir)
 }
 
 // reserveCopy makes room in st for a copy of src's image.

@@ -189,9 +189,10 @@ func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *sto
 	if err != nil {
 		return store.Image{}, err
 	}
-	defer work.Close()
+	defer work.Folder.Close()
+	defer work.Rootfs.Close()
 	w.say(imagecache.Progress{Phase: imagecache.PhasePublish})
-	im, err := st.Publish(work, d, int(uid))
+	im, err := st.Publish(work, d)
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
 		w.trim(ctx, st)

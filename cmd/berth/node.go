@@ -26,6 +26,8 @@ type nodeCmd struct {
 	Status  nodeStatusCmd  `cmd:"" help:"List what is prepared for the jobs on this node (root)."`
 	Worker  nodeWorkerCmd  `cmd:"" hidden:"" help:"Prepare one image. Only prepare starts it."`
 	Fetch   nodeFetchCmd   `cmd:"" hidden:"" help:"Get one image. Only worker starts it, as the account for it."`
+	Convert nodeConvertCmd `cmd:"" hidden:"" help:"Convert one image. Only worker starts it."`
+	Check   nodeCheckCmd   `cmd:"" hidden:"" help:"Check one converted image. Only worker starts it."`
 
 	Credentials nodeCredentialsCmd `cmd:"" hidden:"" help:"Look for a login. Only worker starts it, as the user."`
 }
@@ -52,7 +54,7 @@ func (s *session) site() (prolog.Config, error) {
 	}
 	cluster, err := clusterOf(cfg)
 	return prolog.Config{
-		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account,
+		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account, Checker: cfg.Node.Checker,
 		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
 		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs,
 		Command: []string{self}, Cluster: cluster,
@@ -141,10 +143,10 @@ func (c *nodeWorkerCmd) Run(ctx context.Context, s *session) error {
 	return nodeFault("worker", prolog.Work(ctx, s.log, cfg, c.Folder))
 }
 
-// nodeFetchCmd speaks to a registry and unpacks layers, without rights.
+// nodeFetchCmd speaks to a registry, without rights.
 type nodeFetchCmd struct{}
 
-// Run answers on descriptor 3.
+// Run answers on descriptor 3, and hands layers over on descriptor 4.
 func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	if err := inherited(unix.S_IFIFO); err != nil {
 		return err
@@ -160,7 +162,7 @@ func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return prolog.Fetch(ctx, fetchOptions(cfg, anonymous(cfg)), s.stdin, os.NewFile(3, "events"), dir)
+	return prolog.Fetch(ctx, fetchOptions(cfg, anonymous(cfg)), s.stdin, os.NewFile(3, "events"), os.NewFile(4, "converter"), dir)
 }
 
 // inherited says whether descriptor 3 is of a type that Berth's own

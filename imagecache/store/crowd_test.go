@@ -140,7 +140,7 @@ func publishLocked(s *Store, l *Lock, d Digest, at func(string)) error {
 		return err
 	}
 	defer work.Close()
-	if _, err := s.Publish(work, d, os.Geteuid()); err != nil {
+	if _, err := s.Publish(Work{Folder: work, Stager: os.Geteuid()}, d); err != nil {
 		return err
 	}
 	at("published")

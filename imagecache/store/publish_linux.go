@@ -12,17 +12,36 @@ import (
 	"github.com/berth-hpc/berth/fault"
 )
 
-// Publish moves the image that a conversion left in work, the folder that
-// TempDir made, into the store. The caller holds d's lock, and the
-// processes that wrote to work are gone. stager is the uid they ran as.
+// Work is what a conversion leaves: folders that TempDir made.
+type Work struct {
+	// Folder holds image.json and record.json, and rootfs.sqfs if Rootfs is
+	// nil; else that one does.
+	Folder, Rootfs *os.File
+	// Stager is the uid of the processes that wrote there.
+	Stager int
+	// Check, if not nil, looks at rootfs.sqfs, opened for reading, when nobody
+	// but the caller can write to it any more. Its error keeps the image out.
+	Check func(rootfs *os.File) error
+}
+
+// rootfs is the folder of rootfs.sqfs.
+func (w Work) rootfs() *os.File {
+	if w.Rootfs != nil {
+		return w.Rootfs
+	}
+	return w.Folder
+}
+
+// Publish moves the image that a conversion left in work into the store. The
+// caller holds d's lock, and the processes that wrote to work are gone.
 //
-// On a managed node root calls this on a folder that the pulling account may
-// still own, so nothing in it is trusted: the files are moved, not copied,
+// On a managed node root calls this on folders that the pulling account may
+// still own, so nothing in them is trusted: the files are moved, not copied,
 // into a folder that only root can change, and only then opened, without
-// following links, and checked: regular, one link, owned by stager. They
+// following links, and checked: regular, one link, owned by the stager. They
 // become root:root 0444 by descriptor and are synced; the folder gets its name
 // last. Publishing what is already there is not an error.
-func (s *Store) Publish(work *os.File, d Digest, stager int) (Image, error) {
+func (s *Store) Publish(work Work, d Digest) (Image, error) {
 	im := Image{dir: filepath.Join(s.imagesDir(), Key(d)), digest: d}
 	dir, err := os.MkdirTemp(s.newDir(), Key(d)+".")
 	if err != nil {
@@ -30,7 +49,10 @@ func (s *Store) Publish(work *os.File, d Digest, stager int) (Image, error) {
 	}
 	defer os.RemoveAll(dir) // does nothing once renamed
 	s.did("made folder")
-	if err := s.takeAll(work, dir, stager); err != nil {
+	if err := s.takeAll(work, dir); err != nil {
+		return Image{}, err
+	}
+	if err := work.check(dir); err != nil {
 		return Image{}, err
 	}
 	if err := checkManifest(dir, d); err != nil {
@@ -43,20 +65,37 @@ func (s *Store) Publish(work *os.File, d Digest, stager int) (Image, error) {
 }
 
 // takeAll moves the files of an image from work to dir.
-func (s *Store) takeAll(work *os.File, dir string, stager int) error {
+func (s *Store) takeAll(work Work, dir string) error {
 	to, err := os.Open(dir)
 	if err != nil {
 		return siteError("publish image", dir, err)
 	}
 	defer to.Close()
 	for _, name := range []string{RootfsName, ConfigName, RecordName} {
-		if err := take(work, to, name, stager); err != nil {
+		from := work.Folder
+		if name == RootfsName {
+			from = work.rootfs()
+		}
+		if err := take(from, to, name, work.Stager); err != nil {
 			return takeError(name, err)
 		}
 		s.did("took " + name)
 	}
 	// The folder's rights are on disk before its name is, too.
 	return siteError("publish image", dir, errors.Join(to.Chmod(folderMode()), to.Sync()))
+}
+
+// check has the file looked at that will be published, in dir.
+func (w Work) check(dir string) error {
+	if w.Check == nil {
+		return nil
+	}
+	f, err := openRegular(filepath.Join(dir, RootfsName))
+	if err != nil {
+		return siteError("publish image", dir, err)
+	}
+	defer f.Close()
+	return w.Check(f)
 }
 
 // folderMode is what others may do with an image's folder.

@@ -77,7 +77,7 @@ func publishNew(ctx context.Context, s *Store, d Digest) (Image, error) {
 		return Image{}, err
 	}
 	defer work.Close()
-	return s.Publish(work, d, os.Geteuid())
+	return s.Publish(Work{Folder: work, Stager: os.Geteuid()}, d)
 }
 
 // stage writes what a conversion leaves.
@@ -216,7 +216,7 @@ func publishDir(s *Store, dir string, d Digest, stager int) (Image, error) {
 		return Image{}, err
 	}
 	defer work.Close()
-	return s.Publish(work, d, stager)
+	return s.Publish(Work{Folder: work, Stager: stager}, d)
 }
 
 // TestPublishRefuses lets the account that pulls try to pass off something

@@ -60,6 +60,7 @@ type Space struct {
 type Node struct {
 	RunDir          string        // leases, pins and error records of jobs
 	Account         string        // unprivileged account for network and layers
+	Checker         string        // unprivileged account for checking images
 	PrologWait      time.Duration // how long the prolog may wait for an image
 	PrepareDeadline time.Duration // when a detached preparation is given up
 	LiveJobs        []string      // prints the scheduler's jobs on the node; %n is its name

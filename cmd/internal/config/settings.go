@@ -91,6 +91,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Node.Account },
 		},
 		{
+			Key: "node.checker", check: notEmpty,
+			Doc: "The account under which the structure of a converted image is checked before it is mounted: another one than node.account, which converted it.",
+			at:  func(c *Config, _ string) any { return &c.Node.Checker },
+		},
+		{
 			Key: "node.prolog_wait", check: notNegative,
 			Doc: "How long a job's prolog waits for its image. The rest of the wait is the task's, where the user sees progress and scancel works. Keep it far below PrologTimeout.",
 			at:  func(c *Config, _ string) any { return &c.Node.PrologWait },
@@ -183,7 +188,7 @@ func defaults() *Config {
 		},
 		Cluster: defaultCluster(),
 		Node: Node{
-			RunDir: "/run/berth", Account: "berth",
+			RunDir: "/run/berth", Account: "berth", Checker: "nobody",
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
 			LiveJobs: []string{"squeue", "-h", "-w%n", "-o%A"},
 		},
