@@ -28,7 +28,7 @@ func stageAll(dir string, d Digest, uid int) error {
 	err = errors.Join(
 		os.WriteFile(filepath.Join(dir, RootfsName), []byte(rootfs), 0o600),
 		WriteJSON(filepath.Join(dir, ConfigName), 0o600, Manifest{Digest: d, OS: "linux"}),
-		WriteJSON(filepath.Join(dir, RecordName), 0o600, Record{Digest: d, References: []string{"r"}, SHA256: sum}))
+		WriteJSON(filepath.Join(dir, RecordName), 0o600, Record{Digest: d, References: []string{"r"}, Squashed: int64(len(rootfs)), SHA256: sum}))
 	for _, name := range []string{RootfsName, ConfigName, RecordName} {
 		if uid != os.Geteuid() && err == nil {
 			err = os.Chown(filepath.Join(dir, name), uid, uid)

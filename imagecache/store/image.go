@@ -123,24 +123,7 @@ func (im Image) Remember(reference string) error {
 		return nil
 	}
 	r.References = append(r.References, reference)
-	return siteError("update image record", im.digest.String(), im.replaceRecord(r))
-}
-
-// replaceTries is how often Remember begins again when a sweeper took the new
-// record away before it got its name.
-const replaceTries = 3
-
-// replaceRecord writes the new record where sweepers look, so that a crash
-// leaves nothing in the image's folder.
-func (im Image) replaceRecord(r Record) (err error) {
-	key := filepath.Base(im.dir)
-	for range replaceTries {
-		err = replaceJSON(filepath.Join(im.dir, "..", "..", newName), key+".*", filepath.Join(im.dir, RecordName), 0o444, r)
-		if !errors.Is(err, os.ErrNotExist) {
-			break
-		}
-	}
-	return err
+	return siteError("update image record", im.digest.String(), replaceSwept(filepath.Join(im.dir, "..", "..", newName), im.Key(), filepath.Join(im.dir, RecordName), 0o444, r))
 }
 
 // openRegular opens a regular file for reading and follows no symbolic link

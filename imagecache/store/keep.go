@@ -30,10 +30,10 @@ func (s *Store) Keep(d Digest, holder string, k Keep) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.keepDir(), 0o755); err != nil {
+	if err := makeFolder(s.keepDir(), 0o755); err != nil {
 		return siteError("keep image", d.String(), err)
 	}
-	return siteError("keep image", d.String(), WriteJSON(path, 0o644, k))
+	return siteError("keep image", d.String(), replaceSwept(s.newDir(), Key(d), path, 0o644, k))
 }
 
 // Release ends what holder keeps of d. It is no error if that is nothing.

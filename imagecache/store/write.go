@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 )
@@ -32,6 +33,22 @@ func replaceJSON(dir, pattern, path string, mode os.FileMode, value any) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// replaceTries is how often replaceSwept begins again when a sweeper took its
+// file away before that got its name.
+const replaceTries = 3
+
+// replaceSwept is WriteJSON by way of a file in newDir that belongs to the
+// image of that key, so that a crash leaves nothing that is not swept.
+func replaceSwept(newDir, key, path string, mode os.FileMode, value any) (err error) {
+	for range replaceTries {
+		err = replaceJSON(newDir, key+".*", path, mode, value)
+		if !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	return err
 }
 
 // writeAll writes data to f, sets its mode, syncs and closes it.
