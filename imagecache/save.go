@@ -63,6 +63,8 @@ func saveFault(to Destination, err error) error {
 		blame, remedy = fault.Site, "it was interrupted; start it again. Nothing was changed at the destination"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
 		blame, remedy = fault.Site, "make room on that disk, or choose another place. Nothing was changed at the destination"
+	case errors.Is(err, unix.EIO), errors.Is(err, unix.EROFS), errors.Is(err, unix.ESTALE):
+		blame, remedy = fault.Site, "look at the disk below the destination, or choose another place. Nothing was changed there"
 	case !isPath(err):
 		blame, remedy = diagnoseNetwork(Reference{}, err)
 	}
