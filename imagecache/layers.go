@@ -62,6 +62,9 @@ func startLayers(ctx context.Context, src source, im *image, dir string, direct 
 	if parallel <= 0 {
 		parallel = defaultParallel
 	}
+	for i, d := range l.descs { // so that what is left can be told from the start
+		progress.report(Progress{Phase: PhasePull, Layer: i + 1, Layers: len(l.descs), Total: max(d.Size, 0)})
+	}
 	if direct {
 		l.feedLayers(ctx, parallel)
 		return l, nil

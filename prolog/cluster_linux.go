@@ -162,7 +162,7 @@ func (w *worker) sayCopied(done, total int64) {
 		return
 	}
 	w.said = time.Now()
-	w.tell(fmt.Sprintf("copying %s from the cluster's store: %s", w.req.Image, amount(done, total)))
+	w.tell(fmt.Sprintf("copying %s from the cluster's store: %s", w.req.Image, imagecache.Amount{Done: done, Total: total}))
 }
 
 func (w *worker) tell(line string) {

@@ -66,6 +66,8 @@ type worker struct {
 	inPlace        *store.Cluster // the image is used where this has it
 	shout          func(line string)
 	said           time.Time
+
+	meter imagecache.Meter
 }
 
 // prepare turns every end into an outcome.
@@ -205,41 +207,40 @@ func errAccount(name string, err error) error {
 		"the administrator creates it on every node: useradd --system --no-create-home "+name, err)
 }
 
-// say records progress for the tasks. Failing to is no reason to stop: when
-// the job's folder is gone, the next step finds out.
+// say records progress for the tasks: each step, and then once a second. Failing
+// to is no reason to stop: when the job's folder is gone, the next step finds
+// out.
 func (w *worker) say(p imagecache.Progress) {
 	if w.folder == (jobstate.Folder{}) {
 		return // for no job: see Repair
 	}
-	if err := w.folder.SetProgress(progressLine(w.req.Image, p)); err != nil {
-		w.log.WithError(err).Debug("progress")
+	if begins := w.meter.Update(p); !begins && time.Since(w.said) < time.Second {
+		return
 	}
+	w.said = time.Now()
+	w.tell(progressLine(w.req.Image, w.meter.Status()))
 	if w.shout != nil {
-		w.shout(progressLine("it", p))
+		w.shout(progressLine("it", w.meter.Status()))
 	}
 }
 
 // progressLine says where a pull is, in one line.
-func progressLine(image string, p imagecache.Progress) string {
-	switch p.Phase {
+func progressLine(image string, s imagecache.Status) string {
+	text := "preparing " + image
+	switch s.Phase {
 	case imagecache.PhaseResolve:
 		return "asking the registry for " + image
 	case imagecache.PhaseWait:
 		return "waiting: another job on this node pulls " + image
 	case imagecache.PhasePull, imagecache.PhaseUnpack:
-		return fmt.Sprintf("getting %s: layer %d of %d, %s", image, p.Layer, p.Layers, amount(p.Done, p.Total))
+		text = "getting " + image
 	case imagecache.PhaseSquash:
-		return "converting " + image
+		text = "converting " + image
 	case imagecache.PhasePublish:
 		return "storing " + image
 	}
-	return "preparing " + image
-}
-
-func amount(done, total int64) string {
-	const mb = 1e6
-	if total <= 0 {
-		return fmt.Sprintf("%.0f MB", float64(done)/mb)
+	if more := s.String(); more != "" {
+		text += ": " + more
 	}
-	return fmt.Sprintf("%.0f of %.0f MB", float64(done)/mb, float64(total)/mb)
+	return text
 }

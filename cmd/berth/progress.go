@@ -27,18 +27,17 @@ type progressView struct {
 	interval time.Duration
 	what     string
 	now      func() time.Time
+	width    func() int // of the terminal
 
-	mu     sync.Mutex
-	layers map[int]imagecache.Progress // bytes of the phase at hand, by layer
-	last   imagecache.Progress
-	begin  time.Time // of the phase
-	shown  time.Time
-	drawn  bool // a bar stands on the terminal
+	mu    sync.Mutex
+	meter imagecache.Meter
+	shown time.Time
+	lines int // that stand on the terminal
 }
 
 // newProgress shows progress on stderr, as --progress asks for.
 func (s *session) newProgress(what string) *progressView {
-	v := &progressView{out: s.stderr, what: what, now: time.Now}
+	v := &progressView{out: s.stderr, what: what, now: time.Now, width: s.terminalWidth}
 	switch mode := s.progress; {
 	case mode == "none":
 		v.out = io.Discard
@@ -60,91 +59,83 @@ func isTerminal(f *os.File) bool {
 func (v *progressView) Update(p imagecache.Progress) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.layers == nil || p.Phase != v.last.Phase {
-		if v.transferring() && p.Phase == imagecache.PhaseUnpack {
-			return // it runs beside the transfer, which is what is waited for
-		}
-		v.layers, v.begin = map[int]imagecache.Progress{}, v.now()
-	}
-	v.last, v.layers[p.Layer] = p, p
+	v.meter.Update(p)
 	if now := v.now(); now.Sub(v.shown) >= v.interval {
 		v.shown = now
 		v.show()
 	}
 }
 
-// transferring says whether layers are still on their way.
-func (v *progressView) transferring() bool {
-	return v.last.Phase == imagecache.PhasePull && v.finished() < v.last.Layers
-}
-
-// Close takes the bar off the terminal.
+// Close takes the bars off the terminal.
 func (v *progressView) Close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.drawn {
-		fmt.Fprint(v.out, "\r\x1b[K")
-		v.drawn = false
-	}
+	fmt.Fprint(v.out, v.erase())
 }
 
-func (v *progressView) show() {
-	if !v.bar {
-		fmt.Fprintf(v.out, "berth: %s: %s\n", v.what, v.text())
-		return
-	}
-	fmt.Fprintf(v.out, "\r\x1b[K%s  %s", v.what, v.text())
-	v.drawn = true
-}
-
-// text says what is being done and how far it is.
-func (v *progressView) text() string {
-	done, total, known := v.sum()
-	parts := []string{phaseText(v.last.Phase)}
-	switch {
-	case known && total > 0:
-		if v.bar {
-			parts = append(parts, drawBar(done, total))
-		}
-		parts = append(parts, fmt.Sprintf("%3d %% of %s", 100*done/total, megabytes(total)))
-	case done > 0:
-		parts = append(parts, megabytes(done))
-	}
-	if n := v.last.Layers; n > 1 && len(v.layers) > 0 {
-		parts = append(parts, fmt.Sprintf("layers %d/%d", v.finished(), n))
-	}
-	if rate := v.rate(done); rate != "" {
-		parts = append(parts, rate)
-	}
-	return strings.Join(parts, "  ")
-}
-
-// sum adds up the layers; known says whether all sizes are known.
-func (v *progressView) sum() (done, total int64, known bool) {
-	known = true
-	for _, p := range v.layers {
-		done, total = done+p.Done, total+p.Total
-		known = known && p.Total > 0
-	}
-	return done, total, known && len(v.layers) >= v.last.Layers
-}
-
-func (v *progressView) finished() int {
-	n := 0
-	for _, p := range v.layers {
-		if p.Layer > 0 && p.Total > 0 && p.Done >= p.Total {
-			n++
-		}
-	}
-	return n
-}
-
-func (v *progressView) rate(done int64) string {
-	seconds := v.now().Sub(v.begin).Seconds()
-	if done == 0 || seconds < 1 {
+// erase is what takes away the lines that stand on the terminal.
+func (v *progressView) erase() string {
+	if v.lines == 0 {
 		return ""
 	}
-	return megabytes(int64(float64(done)/seconds)) + "/s"
+	text := "\r\x1b[J"
+	if v.lines > 1 {
+		text = fmt.Sprintf("\x1b[%dA", v.lines-1) + text
+	}
+	v.lines = 0
+	return text
+}
+
+// show prints a line, or draws a bar for each layer on its way and one for all.
+func (v *progressView) show() {
+	s := v.meter.Status()
+	if !v.bar {
+		parts := []string{phaseText(s.Phase), s.String()}
+		fmt.Fprintf(v.out, "berth: %s: %s\n", v.what, strings.TrimRight(strings.Join(parts, " "), " "))
+		return
+	}
+	var lines []string
+	if s.Layers > 1 {
+		for _, l := range s.Flight {
+			lines = append(lines, bar(fmt.Sprintf("  layer %d", l.Layer), l.Amount, ""))
+		}
+	}
+	layers := ""
+	if s.Layers > 1 && s.Done > 0 {
+		layers = fmt.Sprintf("layers %d/%d", s.Finished, s.Layers)
+	}
+	lines = append(lines, bar(v.what+"  "+phaseText(s.Phase), s.Amount, layers))
+	width := v.width()
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), width-1)] // one that wraps could not be taken away
+	}
+	text := v.erase() + strings.Join(lines, "\n")
+	v.lines = len(lines)
+	fmt.Fprint(v.out, text)
+}
+
+// bar says in one line how far a is.
+func bar(what string, a imagecache.Amount, layers string) string {
+	parts := []string{what}
+	switch {
+	case a.Total > 0:
+		parts = append(parts, drawBar(a.Done, a.Total), fmt.Sprintf("%3d %% of %s", 100*a.Done/a.Total, megabytes(a.Total)))
+	case a.Done > 0:
+		parts = append(parts, megabytes(a.Done))
+	}
+	if layers != "" {
+		parts = append(parts, layers)
+	}
+	return strings.Join(append(parts, a.Pace()...), "  ")
+}
+
+// terminalWidth is that of stderr in columns.
+func (s *session) terminalWidth() int {
+	size, err := unix.IoctlGetWinsize(int(s.stderr.Fd()), unix.TIOCGWINSZ)
+	if err != nil || size.Col == 0 {
+		return 80
+	}
+	return int(size.Col)
 }
 
 func phaseText(p imagecache.Phase) string {
