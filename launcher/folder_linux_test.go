@@ -78,7 +78,7 @@ func TestFoldersByPath(t *testing.T) {
 		{"environment", "./own", false, "echo $A $B", "plain in quotes"},
 		{"enroot's working folder", "./enroot", false, "pwd", "/usr/lib"},
 		{"writable", "./enroot", true, "echo changed >/usr/lib/file; mkdir /new; rm /bin/touch; cat /usr/lib/file; ls -d /new", "changed\n/new"},
-		{"of nobody's", "locked", false, "true", "permission denied"},
+		{"of nobody's", "locked", false, "true", "/locked: permission denied"},
 		{"missing", "./nothing", false, "true", "no such file or directory"},
 		{"layout", "./layout", false, "true", "a folder of layers, which has to be converted first"},
 		{"dir", "./dir", false, "true", "a folder of layers, which has to be converted first"},

@@ -27,6 +27,9 @@ func (r *rootfs) attachFile(channel *os.File, req *launcher.Request) error {
 	}
 	switch kind {
 	case imagefile.Tree:
+		if _, err := os.ReadDir(path + "/."); err != nil {
+			return badFile(path, bare(err), "give a folder that you may read")
+		}
 		return r.bindFolder(path)
 	case imagefile.OCILayout, imagefile.DockerDir:
 		return badFile(path, errors.New("it is a folder of layers, which has to be converted first"), convertRemedy(path))
