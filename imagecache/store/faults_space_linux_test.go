@@ -105,6 +105,7 @@ func TestFaultsOfSpace(t *testing.T) {
 			if !slices.Contains(got, kept) || err == nil && !slices.Contains(got, wanted) {
 				t.Errorf("the store has %v", got)
 			}
+			checkNoReservation(t, dir)
 			if err := pullInto(dir); err != nil {
 				t.Errorf("the next: %v", err)
 			}
@@ -113,7 +114,6 @@ func TestFaultsOfSpace(t *testing.T) {
 				t.Errorf("afterwards the store has %v", got)
 			}
 			checkClean(t, dir)
-			checkNoReservation(t, dir)
 		},
 	}.Run(t)
 }
