@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,8 @@ func TestSaveAndOpen(t *testing.T) {
 		types.DockerConfigJSON), types.DockerManifestSchema2)
 	reg := newTestRegistry(t)
 	archive := filepath.Join(t.TempDir(), "archive.tar")
+	tree := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(tree, "f"), []byte("a folder's"), 0o644))
 	must(t, tarball.WriteToFile(archive, reg.tag(t, "x:1"), imageOfLayers(t, layerOf(gzipped(t, raw), raw, types.OCILayer))))
 	for name, ref := range map[string]Reference{
 		"gzip":         reg.push(t, "gzip:1", imageOfLayers(t, layerOf(gzipped(t, raw), raw, types.OCILayer))),
@@ -55,6 +58,8 @@ func TestSaveAndOpen(t *testing.T) {
 		"index":        reg.pushIndex(t, "index:1", indexOf(t, HostPlatform())),
 		"archive":      mustParse(t, "docker-archive:"+archive),
 		"plain saved":  mustParse(t, "docker-archive:"+dockerSave(t, false)),
+		"folder":       mustParse(t, tree),
+		"squashfs":     mustParse(t, convertTars(t, Stream{}, raw)),
 		"twice a blob": reg.push(t, "twice:1", imageOf(t, raw, raw)),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,14 +97,13 @@ func saveEverywhere(t *testing.T, im v1.Image) {
 	must(t, err)
 	checkImage(t, loaded)
 	sameConfig(t, im, loaded)
-	must(t, os.Mkdir(dir+"/unpacked", 0o755))
-	if out, err := exec.Command("tar", "-C", dir+"/unpacked", "-xf", dir+"/o.tar").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	unpacked, err := OpenOriginal(testContext(t), mustParse(t, "oci:"+dir+"/unpacked:v1"), store.Digest{}, Platform{}, Network{})
+	packed, err := OpenOriginal(testContext(t), mustParse(t, "oci-archive:"+dir+"/o.tar:v1"), store.Digest{}, Platform{}, Network{})
 	must(t, err)
-	checkImage(t, unpacked)
-	if left := names(t, dir); strings.Join(left, " ") != "d.tar layout o.tar unpacked" {
+	checkImage(t, packed)
+	if got, _ := packed.Digest(); got != want {
+		t.Errorf("the archive has %v, want %v", got, want)
+	}
+	if left := names(t, dir); strings.Join(left, " ") != "d.tar layout o.tar" {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -364,5 +368,42 @@ func TestSaveSquashfs(t *testing.T) {
 	must(t, SaveSquashfs(testContext(t), tree, nil, out, Limits{}, nil))
 	if sumFile(t, out) != sumFile(t, image.Rootfs()) {
 		t.Error("an image's own tree is other bytes")
+	}
+}
+
+// What is saved is read by skopeo, as by podman, in all formats.
+func TestSkopeoReadsWhatIsSaved(t *testing.T) {
+	skopeo, err := exec.LookPath("skopeo")
+	if err != nil {
+		t.Skip("needs skopeo")
+	}
+	changed, err := AddChanges(testContext(t), gzipImage(t), Changes{Upper: newUpper(t), Temp: t.TempDir()})
+	must(t, err)
+	defer changed.Close()
+	dir := t.TempDir()
+	for _, text := range []string{"oci:" + dir + "/layout:v1", "oci-archive:" + dir + "/o.tar:v1", "docker-archive:" + dir + "/d.tar:my/name:v1"} {
+		to, err := ParseDestination(text)
+		must(t, err)
+		must(t, Save(testContext(t), changed, to, "x:latest", nil))
+		cmd := exec.CommandContext(testContext(t), skopeo, "copy", "--quiet", "--insecure-policy", text, "oci:"+dir+"/copy:"+string(to.Format))
+		cmd.Env = append(os.Environ(), "HOME="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", text, err, out)
+			continue
+		}
+		copied, err := OpenOriginal(testContext(t), mustParse(t, "oci:"+dir+"/copy:"+string(to.Format)), store.Digest{}, Platform{}, Network{})
+		must(t, err)
+		sameLayers(t, changed, copied)
+	}
+}
+
+func sameLayers(t *testing.T, a, b v1.Image) {
+	t.Helper()
+	one, err := a.ConfigFile()
+	must(t, err)
+	two, err := b.ConfigFile()
+	must(t, err)
+	if !slices.Equal(one.RootFS.DiffIDs, two.RootFS.DiffIDs) {
+		t.Errorf("layers %v, want %v", two.RootFS.DiffIDs, one.RootFS.DiffIDs)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -159,8 +160,16 @@ func (c *runCmd) imageOf(ctx context.Context, s *session, cfg *config.Config, co
 		return store.Image{}, err
 	}
 	image, err := images.Get(container.Digest)
-	if errors.Is(err, store.ErrNotFound) {
-		return s.pull(ctx, cfg, &imageRef{Image: pinned(container.Reference, container.Digest), Platform: container.Platform})
+	if !errors.Is(err, store.ErrNotFound) {
+		return image, err
+	}
+	image, err = s.pull(ctx, cfg, &imageRef{Image: pinned(container.Reference, container.Digest), Platform: container.Platform})
+	if err == nil && image.Digest() != container.Digest {
+		err = &fault.Error{
+			Op: "run", Arg: container.Name, Blame: fault.User,
+			Err:    fmt.Errorf("%s is not the image any more that this container is made from (%v)", container.Reference, container.Digest),
+			Remedy: "bring that image back to its place; the changes fit no other",
+		}
 	}
 	return image, err
 }

@@ -77,7 +77,7 @@ func (w *writable) saveTree(ctx context.Context, s *session, cfg *config.Config,
 		c := w.changes()
 		changed = &c
 	}
-	return imagecache.SaveSquashfs(ctx, tree, changed, path, imagecache.Limits{}, progress)
+	return imagecache.SaveSquashfs(ctx, tree, changed, path, limits(cfg), progress)
 }
 
 // tree opens the squashfs file of the image, pulled if need be.
