@@ -1,6 +1,9 @@
 package imagecache
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -8,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/testdata/faultfs"
 )
 
 const answerTTL = 10 * time.Minute
@@ -69,4 +73,45 @@ func TestAnswersManyAtOnce(t *testing.T) {
 	if entries, _ := os.ReadDir(a.dir); len(entries) != 1 {
 		t.Errorf("left behind: %v", entries)
 	}
+}
+
+// TestFaultsOfAnswers interrupts the writing of an answer. The answer that
+// is given stays right, and what is left of the other goes in its time.
+func TestFaultsOfAnswers(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	want, err := Resolve(testContext(t), ref, Platform{}, Network{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(dir string, at time.Time) error {
+		a := NewAnswers(filepath.Join(dir, "resolve"), answerTTL)
+		a.now = func() time.Time { return at }
+		d, err := a.Resolve(context.Background(), ref, Platform{}, Network{})
+		if err == nil && d != want {
+			err = fmt.Errorf("the answer is %v, not %v", d, want)
+		}
+		return err
+	}
+	faultfs.Trial{
+		Seeds: 4,
+		Do: func(dir string) error {
+			err := ask(dir, time.Now())
+			if _, serr := os.Stat(dir); serr != nil {
+				err = faultfs.ErrPower // an answer that cannot be kept is none of our errors
+			}
+			return err
+		},
+		Check: func(t testing.TB, dir string, err error) {
+			if err != nil && !errors.Is(err, faultfs.ErrPower) {
+				t.Errorf("not kept, and not answered: %v", err)
+			}
+			if err := errors.Join(ask(dir, time.Now()), ask(dir, time.Now().Add(2*answerTTL))); err != nil {
+				t.Errorf("the next: %v", err)
+			}
+			if entries, err := os.ReadDir(filepath.Join(dir, "resolve")); err != nil || len(entries) != 1 {
+				t.Errorf("left: %v, %v", entries, err)
+			}
+		},
+	}.Run(t)
 }
