@@ -9,8 +9,8 @@ var errCorrupt = errors.New("the deflate stream is damaged")
 
 // Sizes in bytes.
 const (
-	window     = 32 << 10 // how far back a match may be
-	inputSize  = 64 << 10
+	window     = 32 << 10            // how far back a match may be
+	inputSize  = 64<<10 + inputSlack // a whole read fits behind what is left
 	chunkSize  = 256 << 10
 	bufferSize = window + chunkSize + outputSlack
 )

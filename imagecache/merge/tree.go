@@ -72,8 +72,8 @@ type entry struct {
 func (n *node) isDir() bool { return n != nil && n.Kind == squashfs.Dir }
 
 // New returns a tree that is an empty folder. It takes at most limit entries
-// and folders on the way to them; each costs some 300 bytes of memory and
-// its name.
+// and folders on the way to them; each costs some 600 bytes of memory,
+// garbage included, and its name.
 func New(limit int) *Tree {
 	return &Tree{root: &node{Inode: squashfs.Inode{Kind: squashfs.Dir, Mode: impliedMode}}, left: limit}
 }
