@@ -14,7 +14,7 @@ import (
 // largest ones in use are far below them. Both converters keep to them.
 type Limits struct {
 	// Entries is how many files, folders and marks all layers together may
-	// have; 0 means 10 million, about 3 GB of memory. An entry counts once
+	// have; 0 means 10 million, about 6 GB of memory. An entry counts once
 	// more for each further longName bytes of its name and target.
 	Entries int
 	// Bytes is how much all layers may unpack to: as tar streams, and as

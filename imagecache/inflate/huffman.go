@@ -43,24 +43,20 @@ func (d *decoder) fast() error {
 	var err error
 	for pos <= lastIn && w <= limit {
 		hold |= le.Uint64(in[pos:]) << (n & 63)
-		pos += int((63 - n) >> 3)
-		n |= 56
+		pos, n = pos+int((63-n)>>3), n|56
 		e := lit[hold&(1<<litBits-1)]
 		if e&isLiteral != 0 {
-			hold >>= e & 63
-			n -= uint(e & 63)
+			hold, n = hold>>(e&63), n-uint(e&63)
 			out[w] = byte(e >> 16)
 			w++
 			e = lit[hold&(1<<litBits-1)]
 			if e&isLiteral != 0 {
-				hold >>= e & 63
-				n -= uint(e & 63)
+				hold, n = hold>>(e&63), n-uint(e&63)
 				out[w] = byte(e >> 16)
 				w++
 				e = lit[hold&(1<<litBits-1)]
 				if e&isLiteral != 0 {
-					hold >>= e & 63
-					n -= uint(e & 63)
+					hold, n = hold>>(e&63), n-uint(e&63)
 					out[w] = byte(e >> 16)
 					w++
 					continue
@@ -68,44 +64,35 @@ func (d *decoder) fast() error {
 			}
 			// A length and a distance take up to 48 bits.
 			hold |= le.Uint64(in[pos:]) << (n & 63)
-			pos += int((63 - n) >> 3)
-			n |= 56
+			pos, n = pos+int((63-n)>>3), n|56
 		}
 		if e&isMore != 0 {
-			hold >>= litBits
-			n -= litBits
+			hold, n = hold>>litBits, n-litBits
 			e = lit[uint(e>>16)+uint(hold)&(1<<(e>>8&15)-1)]
 			if e&isLiteral != 0 {
-				hold >>= e & 63
-				n -= uint(e & 63)
+				hold, n = hold>>(e&63), n-uint(e&63)
 				out[w] = byte(e >> 16)
 				w++
 				continue
 			}
 		}
 		if e&isMatch == 0 {
-			if e == 0 {
+			if d.block = blockNone; e == 0 {
 				err = errCorrupt
-				break
 			}
-			hold >>= e & 63
-			n -= uint(e & 63)
-			d.block = blockNone
+			hold, n = hold>>(e&63), n-uint(e&63)
 			break
 		}
 		length := int(e>>16) + int(hold&(1<<(e&63)-1)>>(e>>8&15))
-		hold >>= e & 63
-		n -= uint(e & 63)
+		hold, n = hold>>(e&63), n-uint(e&63)
 
 		e = dist[hold&(1<<distBits-1)]
 		if e&isMore != 0 {
-			hold >>= distBits
-			n -= distBits
+			hold, n = hold>>distBits, n-distBits
 			e = dist[uint(e>>16)+uint(hold)&(1<<(e>>8&15)-1)]
 		}
 		distance := int(e>>16) + int(hold&(1<<(e&63)-1)>>(e>>8&15))
-		hold >>= e & 63
-		n -= uint(e & 63)
+		hold, n = hold>>(e&63), n-uint(e&63)
 		if e == 0 || distance > w-low {
 			err = errCorrupt
 			break
