@@ -9,6 +9,7 @@ import (
 
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // ClusterConfig says which store this node shares with others; see
@@ -87,6 +88,7 @@ func (w *worker) takeFrom(ctx context.Context, c *store.Cluster, st *store.Store
 		return store.Image{}, errors.Join(err, setAside(ctx, c, d, err))
 	}
 	defer src.Close()
+	src.Touch(c)
 	if w.cfg.Cluster.Mount && w.mayLease(ctx, c, d) {
 		w.endOldLeases(ctx, c)
 		w.inPlace = c
@@ -166,6 +168,9 @@ func (w *worker) sayCopied(done, total int64) {
 }
 
 func (w *worker) tell(line string) {
+	if w.folder == (jobstate.Folder{}) {
+		return // for no job: see Repair
+	}
 	if err := w.folder.SetProgress(line); err != nil {
 		w.log.WithError(err).Debug("progress")
 	}

@@ -77,7 +77,7 @@ func TestClusterUseAgainstRemoval(t *testing.T) {
 				return
 			case <-tick.C:
 			}
-			if len(clusterImages(dir)) > 0 && admin.Remove(d) == nil {
+			if im, err := admin.Get(d); err == nil && admin.Remove(im) == nil {
 				removed++
 			}
 			admin.Expunge(t.Context())
@@ -136,7 +136,7 @@ func TestClusterRemovedBeforeTheLease(t *testing.T) {
 	w := &worker{cfg: n.cfg.Config, inPlace: c}
 	must(t, w.leaseInPlace(t.Context(), src))
 	must(t, c.Unlease(t.Context(), d))
-	must(t, c.Remove(d))
+	must(t, c.Remove(src.Image()))
 	if err := w.leaseInPlace(t.Context(), src); !errors.Is(err, store.ErrUnusable) {
 		t.Errorf("leased: %v", err)
 	}

@@ -17,6 +17,7 @@ import (
 func Repair(ctx context.Context, log logrus.FieldLogger, cfg Config, im store.Image, references []string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PrepareDeadline, errDeadline(cfg.PrepareDeadline))
 	defer cancel()
+	cfg.Cluster.Mount = false // the node's own store is to have it
 	st, err := store.OpenExisting(cfg.StoreDir)
 	if err != nil {
 		return err

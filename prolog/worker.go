@@ -211,9 +211,6 @@ func errAccount(name string, err error) error {
 // to is no reason to stop: when the job's folder is gone, the next step finds
 // out.
 func (w *worker) say(p imagecache.Progress) {
-	if w.folder == (jobstate.Folder{}) {
-		return // for no job: see Repair
-	}
 	if begins := w.meter.Update(p); !begins && time.Since(w.said) < time.Second {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 // gcCmd removes what nobody needs: for users from their own store, for root
 // from the node's, too.
 type gcCmd struct {
+	tier
 	DryRun    bool          `help:"Only say what would be removed."`
 	UnusedFor time.Duration `placeholder:"DURATION" help:"Also remove images that were not used for so long, as in 720h."`
 	JSON      bool          `name:"json" help:"Print what was removed as JSON."`
@@ -27,6 +28,13 @@ type collected struct {
 	Reaped  []uint32        `json:"reaped_jobs"`
 	Removed []store.Removal `json:"removed"`
 	Bytes   int64           `json:"removed_bytes"` // of images
+}
+
+func (d *collected) add(removed []store.Removal) {
+	d.Removed = append(d.Removed, removed...)
+	for _, r := range removed {
+		d.Bytes += r.Size
+	}
 }
 
 // Run prints what it removed, also when something fails.
@@ -48,23 +56,23 @@ func (c *gcCmd) Run(ctx context.Context, s *session) error {
 }
 
 func (c *gcCmd) collect(ctx context.Context, s *session, cfg *config.Config, done *collected) error {
-	if s.user.uid == 0 && !c.DryRun {
+	if s.user.uid == 0 && !c.DryRun && !c.Cluster {
 		done.Reaped = append(done.Reaped, s.reap(ctx)...)
 	}
-	places, err := s.places(cfg)
+	places, err := c.places(ctx, s, cfg)
 	if err != nil {
 		return err
 	}
 	for _, p := range places {
+		if p.cluster != nil {
+			return c.collectCluster(ctx, p, done)
+		}
 		if p.space == nil {
 			continue
 		}
 		p.space.Reap = nil // done
 		removed, err := p.space.Collect(ctx, store.Collection{DryRun: c.DryRun, UnusedFor: c.UnusedFor})
-		done.Removed = append(done.Removed, removed...)
-		for _, r := range removed {
-			done.Bytes += r.Size
-		}
+		done.add(removed)
 		if err != nil {
 			return err
 		}

@@ -12,8 +12,10 @@ import (
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
-// imagesCmd lists the images in the user's own store and in the node's.
+// imagesCmd lists the images in the user's own store and in the node's, or in
+// the cluster's.
 type imagesCmd struct {
+	tier
 	JSON bool `name:"json" help:"Print all that is known of the images as JSON."`
 }
 
@@ -23,7 +25,7 @@ func (c *imagesCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	held, err := s.heldImages(ctx, cfg)
+	held, err := s.heldImages(ctx, cfg, c.tier)
 	if err != nil {
 		return err
 	}
@@ -69,9 +71,9 @@ type heldImage struct {
 	image store.Image
 }
 
-// heldImages returns the images of the user's own store, then the node's.
-func (s *session) heldImages(ctx context.Context, cfg *config.Config) ([]heldImage, error) {
-	places, err := s.places(cfg)
+// heldImages returns the images of t's stores: the user's own, then the node's.
+func (s *session) heldImages(ctx context.Context, cfg *config.Config, t tier) ([]heldImage, error) {
+	places, err := t.places(ctx, s, cfg)
 	all := []heldImage{}
 	for _, p := range places {
 		held, err := p.held(ctx)

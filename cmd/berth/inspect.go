@@ -15,6 +15,7 @@ import (
 
 // inspectCmd shows an image at hand. It asks no registry.
 type inspectCmd struct {
+	tier
 	Image string `arg:"" name:"image" help:"A reference that was pulled, or a digest (sha256: and at least 6 digits)."`
 	JSON  bool   `name:"json" help:"Print everything as JSON."`
 }
@@ -25,7 +26,7 @@ func (c *inspectCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	held, err := s.heldImages(ctx, cfg)
+	held, err := s.heldImages(ctx, cfg, c.tier)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 // keepCmd keeps images in their store although nobody uses them.
 type keepCmd struct {
+	tier
 	Images  []string      `arg:"" name:"image" help:"References that were pulled, or digests (sha256: and at least 6 digits)."`
 	For     time.Duration `placeholder:"DURATION" help:"Keep them for so long, as in 720h; else until --release."`
 	Reason  string        `placeholder:"TEXT" help:"Why, for those who list images."`
@@ -25,7 +26,7 @@ func (c *keepCmd) Run(ctx context.Context, s *session) error {
 	}
 	held := []heldImage{}
 	for _, name := range c.Images {
-		found, err := s.matches(ctx, cfg, "keep image", name)
+		found, err := s.matches(ctx, cfg, c.tier, "keep image", name)
 		if err != nil {
 			return err
 		}

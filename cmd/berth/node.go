@@ -69,6 +69,7 @@ func clusterOf(cfg *config.Config) (prolog.ClusterConfig, error) {
 		ClusterOptions: store.ClusterOptions{
 			Host: host, Writer: cfg.Cluster.Writes(host), Stale: cfg.Cluster.LockTimeout,
 			Lease: cfg.Cluster.Lease, RemoveDelay: cfg.Cluster.RemoveDelay, Patience: cfg.Cluster.Timeout,
+			Quota: int64(cfg.Cluster.Quota), LowWater: cfg.Cluster.LowWater.Of(int64(cfg.Cluster.Quota)),
 		},
 	}, err
 }

@@ -13,6 +13,7 @@ import (
 // rmCmd removes images from the user's own store; for root from the node's,
 // too.
 type rmCmd struct {
+	tier
 	Images []string `arg:"" name:"image" help:"References that were pulled, or digests (sha256: and at least 6 digits). All that is known by a name goes, with its other names."`
 	Force  bool     `help:"Remove images of one's own store that are in use: what runs keeps them until it ends, on most file systems."`
 	JSON   bool     `name:"json" help:"Print what was removed as JSON."`
@@ -55,7 +56,7 @@ func (c *rmCmd) Run(ctx context.Context, s *session) error {
 
 func (c *rmCmd) remove(ctx context.Context, s *session, cfg *config.Config, name string) (removed []removedImage, err error) {
 	const op = "remove image"
-	found, err := s.matches(ctx, cfg, op, name)
+	found, err := s.matches(ctx, cfg, c.tier, op, name)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +88,9 @@ func (c *rmCmd) removeOne(ctx context.Context, m match) error {
 func (c *rmCmd) discard(ctx context.Context, m match) error {
 	if holders := m.place.Holders(m.image); len(holders) > 0 {
 		return &store.InUseError{By: holders}
+	}
+	if m.place.cluster != nil {
+		return m.place.cluster.Remove(m.image)
 	}
 	if !c.Force || m.place.node {
 		return m.place.Discard(ctx, m.image, m.place.space.Users)

@@ -72,7 +72,7 @@ func openContainer(ctx context.Context, container *changes.Container) (*writable
 
 // openImageSource takes an image at hand as it is, even if its tag has moved.
 func (s *session) openImageSource(ctx context.Context, cfg *config.Config, name, platform string) (*writable, error) {
-	held, err := s.heldImages(ctx, cfg)
+	held, err := s.heldImages(ctx, cfg, tier{})
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ type place struct {
 	*store.Store
 	space *store.Space // nil in the node's store for all but root
 	node  bool         // the node's store
+
+	cluster *store.Cluster // instead of space, of the store that nodes share
 }
 
 // places returns the stores at hand, the user's own first. What does not exist,
@@ -68,7 +70,10 @@ func spaceLimits(space config.Space, dir, keys string) (store.Limits, error) {
 
 // usedBy names who uses im, as far as this process may know.
 func (p place) usedBy(ctx context.Context, im store.Image) ([]string, error) {
-	if p.space == nil {
+	switch {
+	case p.cluster != nil:
+		return p.usedByNodes(im)
+	case p.space == nil:
 		return nil, nil
 	}
 	return p.space.Users.Of(ctx, im)
@@ -76,7 +81,10 @@ func (p place) usedBy(ctx context.Context, im store.Image) ([]string, error) {
 
 // mine refuses to change a store that is not this process's.
 func (p place) mine(op, image string) error {
-	if p.space != nil {
+	switch {
+	case p.cluster != nil:
+		return p.mineToo(op, image)
+	case p.space != nil:
 		return nil
 	}
 	return &fault.Error{
@@ -94,12 +102,12 @@ type match struct {
 
 // matches returns all images at hand that name stands for. The beginning of a
 // digest must be that of one only.
-func (s *session) matches(ctx context.Context, cfg *config.Config, op, name string) ([]match, error) {
+func (s *session) matches(ctx context.Context, cfg *config.Config, t tier, op, name string) ([]match, error) {
 	is, err := matcher(name)
 	if err != nil {
 		return nil, err
 	}
-	places, err := s.places(cfg)
+	places, err := t.places(ctx, s, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,9 @@ type ClusterOptions struct {
 	Lease time.Duration
 	// RemoveDelay is how long a removed image's file stays.
 	RemoveDelay time.Duration
+	// Quota is what the images may take together, in bytes, 0 for no limit;
+	// LowWater down to what they go then.
+	Quota, LowWater int64
 	// Patience bounds each look at the file system.
 	Patience time.Duration
 }
@@ -205,6 +208,9 @@ func (c *Cluster) fillLocked(ctx context.Context, lock *Lock, d Digest, fill fun
 	err = fill(ctx, lock)
 	if err != nil && !lock.link.owned() {
 		return ErrLockLost // what failed only shows that another sweeps here
+	}
+	if err == nil {
+		_, _ = c.collectImages(Collection{}, lock.key) // the next one tries again
 	}
 	return err
 }

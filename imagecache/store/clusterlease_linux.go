@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,38 +122,34 @@ func splitLease(name string) (node, boot string) {
 	return name[:i], name[i+1:]
 }
 
-// Leases returns the leases on d that hold. Of one node's only the latest
-// counts: those before it are from before it was booted.
-func (c *Cluster) Leases(d Digest) ([]NodeLease, error) {
+// leases returns the leases on key's image that hold. Of one node's only the
+// latest counts: those before it are from before it was booted.
+func (c *Cluster) leases(key string) ([]NodeLease, error) {
 	now, err := c.now()
 	if err != nil {
-		return nil, unusable("read leases of", d.String(), err)
+		return nil, unusable("read leases of", key, err)
 	}
-	entries, err := os.ReadDir(filepath.Dir(c.leasePath(d)))
+	dir := filepath.Join(c.leasesDir(), key)
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, unusable("read leases of", d.String(), err)
+		return nil, unusable("read leases of", key, err)
 	}
 	latest := map[string]NodeLease{}
 	for _, e := range entries {
-		l, ok := c.readLease(d, e.Name())
+		l, ok := c.readLease(filepath.Join(dir, e.Name()))
 		if ok && now.Before(l.Expires) && l.Renewed.After(latest[l.Node].Renewed) {
 			latest[l.Node] = l
 		}
 	}
-	var all []NodeLease
-	for _, l := range latest {
-		all = append(all, l)
-	}
-	return all, nil
+	return slices.Collect(maps.Values(latest)), nil
 }
 
 // readLease also takes a lease that was cut short for one: its node may have
 // crashed, or is writing it now.
-func (c *Cluster) readLease(d Digest, name string) (NodeLease, bool) {
-	path := filepath.Join(filepath.Dir(c.leasePath(d)), name)
+func (c *Cluster) readLease(path string) (NodeLease, bool) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
 		return NodeLease{}, false
@@ -161,7 +159,7 @@ func (c *Cluster) readLease(d Digest, name string) (NodeLease, bool) {
 		f.Seconds = c.opts.Lease.Seconds()
 	}
 	l := NodeLease{Renewed: info.ModTime()}
-	l.Node, l.Boot = splitLease(name)
+	l.Node, l.Boot = splitLease(filepath.Base(path))
 	l.Expires = l.Renewed.Add(time.Duration(f.Seconds * float64(time.Second)))
 	return l, true
 }

@@ -6,9 +6,16 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/berth-hpc/berth/fault"
 )
+
+func (c *Cluster) image(name byte) Image {
+	return Image{dir: filepath.Join(c.imagesDir(), Key(digest(name))), digest: digest(name)}
+}
+
+func isInUse(err error) bool {
+	var used *InUseError
+	return errors.As(err, &used)
+}
 
 func (c *crowd) there() bool {
 	c.t.Helper()
@@ -74,8 +81,8 @@ func TestClusterRemove(t *testing.T) {
 			if err := tc.leases(c, s); err != nil {
 				t.Fatal(err)
 			}
-			err := s.Remove(digest('a'))
-			if tc.used != errors.Is(err, ErrInUse) || !tc.used && err != nil || tc.used && fault.Of(err) != fault.User {
+			err := s.Remove(s.image('a'))
+			if tc.used != isInUse(err) || !tc.used && err != nil {
 				t.Errorf("%v", err)
 			}
 			if c.there() != tc.used {
@@ -100,7 +107,7 @@ func TestClusterLeasesOfOneNode(t *testing.T) {
 	if err := os.Chtimes(before, old, old); err != nil {
 		t.Fatal(err)
 	}
-	leases, err := s.Leases(digest('a'))
+	leases, err := s.leases(Key(digest('a')))
 	if err != nil || len(leases) != 1 || leases[0].Boot != s.links.self.Boot {
 		t.Errorf("%+v, %v", leases, err)
 	}
@@ -121,7 +128,7 @@ func TestClusterRemovalIsDelayed(t *testing.T) {
 	if !src.InPlace(ctx, later) {
 		t.Error("not in place before it is removed")
 	}
-	if err := later.Remove(digest('a')); err != nil {
+	if err := later.Remove(later.image('a')); err != nil {
 		t.Fatal(err)
 	}
 	if src.InPlace(ctx, later) || c.there() {
@@ -138,7 +145,7 @@ func TestClusterRemovalIsDelayed(t *testing.T) {
 	if !c.there() || !src.InPlace(ctx, later) {
 		t.Error("a leased image did not come back")
 	}
-	if err := errors.Join(later.Unlease(ctx, digest('a')), later.Remove(digest('a'))); err != nil {
+	if err := errors.Join(later.Unlease(ctx, digest('a')), later.Remove(later.image('a'))); err != nil {
 		t.Fatal(err)
 	}
 	c.node(nil).Expunge(ctx)
@@ -158,7 +165,7 @@ func TestClusterLeaseDuringRemoval(t *testing.T) {
 			}
 		}
 	}
-	if err := s.Remove(digest('a')); !errors.Is(err, ErrInUse) {
+	if err := s.Remove(s.image('a')); !isInUse(err) {
 		t.Errorf("removed: %v", err)
 	}
 	if !c.there() {
@@ -176,7 +183,7 @@ func TestClusterReplacedIsNotInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	if err := s.Remove(digest('a')); err != nil {
+	if err := s.Remove(s.image('a')); err != nil {
 		t.Fatal(err)
 	}
 	c.publish(digest('a'))

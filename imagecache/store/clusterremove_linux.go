@@ -7,37 +7,33 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/berth-hpc/berth/fault"
 )
-
-// ErrInUse is the cause when an image cannot be removed because somebody uses
-// it.
-var ErrInUse = errors.New("the image is in use")
 
 // damagedMark ends the name of a removed image that must not come back.
 const damagedMark = ".damaged"
 
-// Remove takes d out of the cluster's store, unless a node has a lease on it:
-// then the error is ErrInUse. The image loses its name at once, so that nobody
-// begins to use it; its file stays for RemoveDelay, for nodes that are copying
-// it, and goes with a later Expunge. A writer's root calls it.
-func (c *Cluster) Remove(d Digest) error {
-	if err := c.inUse(d); err != nil {
+// Remove takes im out of the cluster's store, unless a node has a lease on it:
+// then the error is an InUseError. The image loses its name at once, so that
+// nobody begins to use it; its file stays for RemoveDelay, for nodes that are
+// copying it, and goes with a later Expunge. A writer's root calls it.
+func (c *Cluster) Remove(im Image) error {
+	key := im.Key()
+	if err := c.inUse(key); err != nil {
 		return err
 	}
-	gone, err := c.moveAway(d, "")
+	gone, err := c.moveAway(key, "")
 	if err != nil || gone == "" {
 		return err
 	}
 	c.did("moved away")
 	// A node that had not yet written its lease then sees that the name is
 	// gone; one that had is seen here.
-	if used := c.inUse(d); used != nil {
-		return errors.Join(used, c.putBack(d, gone))
+	if used := c.inUse(key); used != nil {
+		return errors.Join(used, c.putBack(key, gone))
 	}
 	return nil
 }
@@ -57,31 +53,42 @@ func (c *Cluster) SetAside(ctx context.Context, d Digest) error {
 	if !errors.Is(err, ErrDamaged) {
 		return err
 	}
-	_, err = c.moveAway(d, damagedMark)
+	_, err = c.moveAway(Key(d), damagedMark)
 	return err
 }
 
-// inUse is ErrInUse if a node has a lease on d.
-func (c *Cluster) inUse(d Digest) error {
-	leases, err := c.Leases(d)
-	if err != nil || len(leases) == 0 {
+// inUse is an InUseError if a node has a lease on the image of key.
+func (c *Cluster) inUse(key string) error {
+	nodes, err := c.nodes(key)
+	if err != nil || len(nodes) == 0 {
 		return err
 	}
-	nodes := leases[0].Node
-	if len(leases) > 1 {
-		nodes = fmt.Sprintf("%s and %d other nodes", nodes, len(leases)-1)
-	}
-	return &fault.Error{
-		Op: "remove image", Arg: d.String(), Blame: fault.User,
-		Remedy: "wait until the jobs that use it have ended", Err: fmt.Errorf("%w by %s", ErrInUse, nodes),
-	}
+	return &InUseError{By: nodes}
 }
 
-// moveAway renames d's folder and returns its new path, "" if there is none.
+// Nodes names the nodes that have a lease on im, for people: some of them where
+// they are many. Only a writer's root can ask.
+func (c *Cluster) Nodes(im Image) ([]string, error) { return c.nodes(im.Key()) }
+
+func (c *Cluster) nodes(key string) ([]string, error) {
+	const most = 5
+	leases, err := c.leases(key)
+	var names []string
+	for _, l := range leases {
+		names = append(names, "node "+l.Node)
+	}
+	slices.Sort(names)
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most], fmt.Sprintf("%d other nodes", more))
+	}
+	return names, err
+}
+
+// moveAway renames the folder of key and returns its new path, "" if there is none.
 // The folder's time is then that of the removal.
-func (c *Cluster) moveAway(d Digest, mark string) (string, error) {
-	from := filepath.Join(c.imagesDir(), Key(d))
-	to := filepath.Join(c.removedDir(), Key(d)+"."+randomID()+mark)
+func (c *Cluster) moveAway(key, mark string) (string, error) {
+	from := filepath.Join(c.imagesDir(), key)
+	to := filepath.Join(c.removedDir(), key+"."+randomID()+mark)
 	err := touch(from)
 	if err == nil {
 		err = os.Rename(from, to)
@@ -92,7 +99,7 @@ func (c *Cluster) moveAway(d Digest, mark string) (string, error) {
 	if err == nil {
 		err = errors.Join(syncDir(c.imagesDir()), syncDir(c.removedDir()))
 	}
-	return to, unusable("remove image", d.String(), err)
+	return to, unusable("remove image", key, err)
 }
 
 // touch sets the time of a folder to the file system's now.
@@ -106,15 +113,15 @@ func touch(path string) error {
 }
 
 // putBack undoes moveAway, unless the image was pulled again since.
-func (c *Cluster) putBack(d Digest, from string) error {
-	err := os.Rename(from, filepath.Join(c.imagesDir(), Key(d)))
+func (c *Cluster) putBack(key, from string) error {
+	err := os.Rename(from, filepath.Join(c.imagesDir(), key))
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	if err == nil {
 		err = errors.Join(syncDir(c.imagesDir()), syncDir(c.removedDir()))
 	}
-	return unusable("put back image", d.String(), err)
+	return unusable("put back image", key, err)
 }
 
 // Expunge removes the files of images that were removed long enough ago. An
@@ -141,17 +148,16 @@ func (c *Cluster) expunge() error {
 
 func (c *Cluster) expungeOne(name string) error {
 	path := filepath.Join(c.removedDir(), name)
-	hex, _, _ := strings.Cut(name, ".")
-	d, err := ParseDigest(digestPrefix + hex)
-	if err != nil || strings.HasSuffix(name, damagedMark) {
+	key := workKey(name)
+	if key == name || strings.HasSuffix(name, damagedMark) {
 		return os.RemoveAll(path)
 	}
-	switch err := c.inUse(d); {
-	case errors.Is(err, ErrInUse):
-		if err := c.putBack(d, path); err != nil {
-			return err
-		}
-	case err != nil:
+	err := c.inUse(key)
+	var used *InUseError
+	if errors.As(err, &used) {
+		err = c.putBack(key, path)
+	}
+	if err != nil {
 		return err
 	}
 	return os.RemoveAll(path) // unless it was put back

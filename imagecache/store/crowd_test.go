@@ -65,14 +65,16 @@ func (p part) play(ctx context.Context) error {
 		return err
 	}
 	c.step = p.at
-	src, err := c.Ensure(ctx, digest('a'), func(host, line string) {}, func(ctx context.Context, l *Lock) error {
-		return p.fill(ctx, c, l)
-	})
+	src, err := c.Ensure(ctx, digest('a'), func(host, line string) {}, p.filling(c))
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	return src.Verify(ctx)
+}
+
+func (p part) filling(c *Cluster) func(context.Context, *Lock) error {
+	return func(ctx context.Context, l *Lock) error { return p.fill(ctx, c, l) }
 }
 
 // at ends or stops the process if its part says so.

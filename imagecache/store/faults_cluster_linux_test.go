@@ -118,7 +118,7 @@ func TestFaultsOfClusterRemove(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return c.Remove(d)
+		return c.Remove(c.image('a'))
 	}
 	faultfs.Trial{
 		Seeds: seeds,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -103,6 +104,15 @@ func (s *Source) Image() Image { return s.image }
 
 // Size returns the size of the squashfs file in bytes.
 func (s *Source) Size() int64 { return s.parsed.Squashed }
+
+// Touch notes that the image is used, in a store that this node may write; to
+// the hour, because all nodes do so.
+func (s *Source) Touch(c *Cluster) {
+	info, err := s.Rootfs.Stat()
+	if err == nil && c.opts.Writer && time.Since(info.ModTime()) > time.Hour {
+		_ = s.image.Touch() // its time in the list is old, then
+	}
+}
 
 // Close closes what Open opened.
 func (s *Source) Close() error {

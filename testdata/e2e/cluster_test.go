@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-hpc/berth/testdata/cluster"
 )
 
 // sharedStore is the store that the nodes of a test share.
@@ -45,7 +47,40 @@ func TestClusterStore(t *testing.T) {
 			}
 			s.idle(t)
 			s.checkStores(t, use)
+			s.removeShared(t, use, image)
 		})
+	}
+}
+
+// removeShared removes the image from the shared store as its admin, which a
+// node that has it mounted keeps from happening.
+func (s *site) removeShared(t *testing.T, use, image string) {
+	t.Helper()
+	admin := func(args ...string) cluster.Result {
+		return s.With(t).Run(t.Context(), "ctl", "root", append([]string{"berth"}, args...)...)
+	}
+	if r := s.as(t, "bob", "berth rm --cluster "+image); r.Code != 64 {
+		t.Errorf("a user may remove it: %v", r)
+	}
+	if use == "mount" {
+		id := s.submit(t, "-o /dev/null -w n1 --container-image="+image+" --wrap 'sleep 1000'")
+		until(t, 20*time.Second, "n1 has it mounted", func() bool {
+			return strings.Contains(admin("images", "--cluster").Stdout, " node n1 ")
+		})
+		if r := admin("rm", "--cluster", image); r.Code != 64 || !strings.Contains(r.Stderr, "in use by node n1") {
+			t.Errorf("a mounted image was removed: %v", r)
+		}
+		s.With(t).MustRun(t.Context(), "ctl", "root", "scancel", id)
+		s.idle(t)
+	}
+	if r := admin("rm", "--cluster", image); r.Code != 0 || !strings.HasPrefix(r.Stdout, "removed sha256:") {
+		t.Error(r)
+	}
+	if r := admin("gc", "--cluster"); r.Code != 0 {
+		t.Error(r)
+	}
+	if r := admin("images", "--cluster", "--json"); r.Stdout != "[]\n" {
+		t.Errorf("it is still there: %v", r)
 	}
 }
 

@@ -22,6 +22,8 @@ type Cluster struct {
 	RemoveDelay time.Duration // how long a removed image's file stays
 	LockTimeout time.Duration // after which a silent holder of a lock is dead
 	Timeout     time.Duration // for each look at its file system
+	Quota       Size          // for its images together, 0 for no limit
+	LowWater    Share         // of Quota, down to what images go then
 }
 
 // Writes says whether host, a full name or its first part, is a writer's.
@@ -41,6 +43,7 @@ func defaultCluster() Cluster {
 	return Cluster{
 		Writers: []string{"*"}, Use: Copy,
 		Lease: 14 * 24 * time.Hour, RemoveDelay: time.Hour, LockTimeout: time.Minute, Timeout: 10 * time.Second,
+		LowWater: Share{Percent: 90},
 	}
 }
 
@@ -71,6 +74,16 @@ func clusterSettings() []Setting {
 			Key: "cluster.remove_delay", check: notNegative,
 			Doc: "How long the file of an image that was removed from cluster.dir stays, for nodes that are copying it.",
 			at:  func(c *Config, _ string) any { return &c.Cluster.RemoveDelay },
+		},
+		{
+			Key: "cluster.quota",
+			Doc: "How much the images in cluster.dir may take together. Whoever pulls one over it removes those that no node copied or mounted for longest, but never one that a node has mounted or that is kept (berth keep --cluster). 0B is no limit.",
+			at:  func(c *Config, _ string) any { return &c.Cluster.Quota },
+		},
+		{
+			Key: "cluster.low_water",
+			Doc: "Down to what images are removed once that quota is reached: bytes, or a share of it.",
+			at:  func(c *Config, _ string) any { return &c.Cluster.LowWater },
 		},
 		{
 			Key: "cluster.lock_timeout", check: positive,
