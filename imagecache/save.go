@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/imagefile"
 )
 
 // PhaseSave is an image on its way to a file.
@@ -138,8 +140,9 @@ func (c contentOf) Uncompressed() (io.ReadCloser, error) { return c.l.Uncompress
 
 // SaveSquashfs writes the tree in base, the squashfs file of an image of a
 // store, to the file path; with changes, as a container with them sees it,
-// under the policy of contents. Nothing is seen at path until it is complete.
-func SaveSquashfs(ctx context.Context, base *os.File, changes *Changes, path string, limits Limits, progress ProgressFunc) error {
+// under the policy of contents. config is kept behind it, where Berth finds it
+// again. Nothing is seen at path until it is complete.
+func SaveSquashfs(ctx context.Context, base *os.File, changes *Changes, config store.Config, path string, limits Limits, progress ProgressFunc) error {
 	to := Destination{Format: FormatSquashfs, Path: path}
 	out, err := newOutput(path)
 	if err != nil {
@@ -152,12 +155,25 @@ func SaveSquashfs(ctx context.Context, base *os.File, changes *Changes, path str
 		err = Stream{Limits: limits}.Convert(ctx, treeLayers{base, *changes}, "", out.procPath(), progress)
 	}
 	if err == nil {
+		err = out.appendConfig(config)
+	}
+	if err == nil {
 		err = out.commit()
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return saveFault(to, err)
+}
+
+// appendConfig writes a config behind what the file holds.
+func (o *output) appendConfig(c store.Config) error {
+	if _, err := o.Seek(0, io.SeekEnd); err != nil {
+		return err
+	}
+	return imagefile.AppendConfig(o, imagefile.Config{
+		Env: c.Env, WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Labels: c.Labels,
+	})
 }
 
 // copyContents shares the blocks where the file system can.

@@ -34,13 +34,30 @@ type treeSource struct {
 // TreeConfig returns what the tree at path, a folder or a squashfs or SIF file,
 // says of how to run it. Most trees say nothing.
 func TreeConfig(path string) (store.Config, error) {
-	read, done, err := openTree(path)
-	if err != nil {
-		return store.Config{}, imageFault("open image", Reference{kind: Path, path: path}, notSquashfs(err))
+	c, ok := appendedConfig(path)
+	if !ok {
+		read, done, err := openTree(path)
+		if err != nil {
+			return store.Config{}, imageFault("open image", Reference{kind: Path, path: path}, notSquashfs(err))
+		}
+		defer done()
+		c = imagefile.ReadConfig(read)
 	}
-	defer done()
-	c := imagefile.ReadConfig(read)
 	return store.Config{Env: c.Env, WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Labels: c.Labels}, nil
+}
+
+// appendedConfig is what berth save keeps behind a squashfs file.
+func appendedConfig(path string) (imagefile.Config, bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return imagefile.Config{}, false
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return imagefile.Config{}, false
+	}
+	return imagefile.AppendedConfig(f, info.Size())
 }
 
 // openTree returns how files of a tree are read, and what ends that.

@@ -41,7 +41,7 @@ func (c *pushCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer w.close()
-	if err := c.check(w, false); err != nil {
+	if err := c.check(w); err != nil {
 		return err
 	}
 	show := s.newProgress(to.String())

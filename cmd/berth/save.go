@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/store"
 )
 
 // saveCmd writes a container, or an image, to a file or folder.
@@ -41,13 +41,13 @@ func (c *saveCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer w.close()
-	if err := c.check(w, to.Format == imagecache.FormatSquashfs); err != nil {
+	if err := c.check(w); err != nil {
 		return err
 	}
 	show := s.newProgress(c.Dest)
 	defer show.Close()
 	if to.Format == imagecache.FormatSquashfs {
-		return w.saveTree(ctx, s, cfg, to.Path, show.Update)
+		return w.saveTree(ctx, s, cfg, &c.imageConfig, to.Path, show.Update)
 	}
 	im, err := w.image(ctx, s, cfg, &c.imageConfig)
 	if err != nil {
@@ -65,32 +65,27 @@ func (c *saveCmd) Run(ctx context.Context, s *session) error {
 	return err
 }
 
-// saveTree writes the tree alone to a squashfs file.
-func (w *writable) saveTree(ctx context.Context, s *session, cfg *config.Config, path string, progress imagecache.ProgressFunc) error {
-	tree, err := w.tree(ctx, s, cfg)
+// saveTree writes the tree, and behind it the config, to a squashfs file.
+func (w *writable) saveTree(ctx context.Context, s *session, cfg *config.Config, edit *imageConfig, path string, progress imagecache.ProgressFunc) error {
+	name := w.ref.String()
+	if !w.digest.IsZero() {
+		name = pinned(name, w.digest)
+	}
+	image, tree, err := s.pullToUse(ctx, cfg, &imageRef{Image: name, Platform: w.platform})
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
+	manifest, err := image.Manifest()
+	if err != nil {
+		return err
+	}
 	var changed *imagecache.Changes
 	if w.kept != nil {
 		c := w.changes()
 		changed = &c
 	}
-	return imagecache.SaveSquashfs(ctx, tree, changed, path, limits(cfg), progress)
-}
-
-// tree opens the squashfs file of the image, pulled if need be.
-func (w *writable) tree(ctx context.Context, s *session, cfg *config.Config) (*os.File, error) {
-	name := w.ref.String()
-	if !w.digest.IsZero() {
-		name = pinned(name, w.digest)
-	}
-	image, err := s.pull(ctx, cfg, &imageRef{Image: name, Platform: w.platform})
-	if err != nil {
-		return nil, err
-	}
-	return image.Open()
+	return imagecache.SaveSquashfs(ctx, tree, changed, edit.edited(manifest.Config), path, limits(cfg), progress)
 }
 
 // imageConfig changes how the saved image is run.
@@ -107,15 +102,13 @@ func (c *imageConfig) isEmpty() bool {
 }
 
 // check refuses, before anything is read, what cannot be done.
-func (c *imageConfig) check(w *writable, treeOnly bool) error {
+func (c *imageConfig) check(w *writable) error {
 	refuse := func(cause, remedy string) error {
 		return &fault.Error{Op: "change the image's config", Blame: fault.User, Err: errors.New(cause), Remedy: remedy}
 	}
 	switch {
 	case c.isEmpty():
 		return nil
-	case treeOnly:
-		return refuse("a squashfs file has none", "save as oci:, oci-archive: or docker-archive:, or push")
 	case w.kept == nil:
 		return refuse("an image is saved as it is", "make a container of it first: berth run --name NAME IMAGE")
 	}
@@ -132,6 +125,13 @@ func (c *imageConfig) check(w *writable, treeOnly bool) error {
 		return refuse(err.Error(), `write a JSON list, as in --cmd '["samtools", "--version"]', or a line for /bin/sh`)
 	}
 	return nil
+}
+
+// edited is apply for what a store keeps of a config.
+func (c *imageConfig) edited(had store.Config) store.Config {
+	config := v1.Config{Env: had.Env, WorkingDir: had.WorkingDir, Entrypoint: had.Entrypoint, Cmd: had.Cmd, Labels: had.Labels}
+	c.apply(&config)
+	return store.Config{Env: config.Env, WorkingDir: config.WorkingDir, Entrypoint: config.Entrypoint, Cmd: config.Cmd, Labels: config.Labels}
 }
 
 // apply changes an image's config. check has passed.

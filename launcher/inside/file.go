@@ -46,6 +46,11 @@ func (r *rootfs) attachFile(channel *os.File, req *launcher.Request) error {
 	case err != nil:
 		return badFile(path, err, "give a squashfs file (mksquashfs, enroot import), a SIF file (apptainer pull) or a folder with a root file system")
 	}
+	if info, err := f.Stat(); err == nil {
+		if c, ok := imagefile.AppendedConfig(f, info.Size()); ok {
+			r.appended = &c
+		}
+	}
 	return r.mountFUSE(channel, offset, f)
 }
 

@@ -41,9 +41,14 @@ func readConfig(f *os.File) (*imageConfig, error) {
 }
 
 // fromTree takes the config of an image that has none beside it from what
-// enroot or Apptainer left in its tree.
+// Berth keeps behind its file, or enroot or Apptainer left in its tree.
 func (c *imageConfig) fromTree(r *rootfs) {
-	found := imagefile.ReadConfig(r.readFile)
+	found := imagefile.Config{}
+	if r.appended != nil {
+		found = *r.appended
+	} else {
+		found = imagefile.ReadConfig(r.readFile)
+	}
 	c.Config.Env, c.Config.WorkingDir = found.Env, found.WorkingDir
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berth-hpc/berth/imagefile"
 	"github.com/berth-hpc/berth/launcher"
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
@@ -23,6 +24,8 @@ type rootfs struct {
 	changes string  // folder that keeps changes; "" for none
 	folder  string  // what image shows, if that is a folder
 	points  []point // what the layer of mount points has
+	// appended is the config behind an image file, nil for none.
+	appended *imagefile.Config
 }
 
 // A point is a mount point that the tree lacks.
