@@ -166,7 +166,7 @@ func layerOf(stored, plain []byte, media types.MediaType) v1.Layer {
 }
 
 // imageOf makes an image of uncompressed layers.
-func imageOf(t *testing.T, tars ...[]byte) v1.Image {
+func imageOf(t testing.TB, tars ...[]byte) v1.Image {
 	t.Helper()
 	var layers []v1.Layer
 	for _, raw := range tars {
@@ -175,7 +175,7 @@ func imageOf(t *testing.T, tars ...[]byte) v1.Image {
 	return imageOfLayers(t, layers...)
 }
 
-func imageOfLayers(t *testing.T, layers ...v1.Layer) v1.Image {
+func imageOfLayers(t testing.TB, layers ...v1.Layer) v1.Image {
 	t.Helper()
 	img, err := mutate.AppendLayers(mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1), layers...)
 	if err != nil {
@@ -184,7 +184,7 @@ func imageOfLayers(t *testing.T, layers ...v1.Layer) v1.Image {
 	return forPlatform(t, img, HostPlatform())
 }
 
-func forPlatform(t *testing.T, img v1.Image, p Platform) v1.Image {
+func forPlatform(t testing.TB, img v1.Image, p Platform) v1.Image {
 	t.Helper()
 	config, err := img.ConfigFile()
 	if err != nil {

@@ -37,7 +37,7 @@ func writeLayout(t *testing.T, img v1.Image) Reference {
 	return mustParse(t, "oci:"+dir)
 }
 
-func gzipped(t *testing.T, raw []byte) []byte {
+func gzipped(t testing.TB, raw []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -50,7 +50,7 @@ func gzipped(t *testing.T, raw []byte) []byte {
 	return b.Bytes()
 }
 
-func zstded(t *testing.T, raw []byte) []byte {
+func zstded(t testing.TB, raw []byte) []byte {
 	t.Helper()
 	w, err := zstd.NewWriter(nil)
 	if err != nil {

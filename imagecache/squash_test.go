@@ -232,7 +232,7 @@ func describe(path, rel string, e fs.DirEntry, first map[uint64]string) (string,
 }
 
 // hardImage has everything that could depend on who unpacks it and how.
-func hardImage(t *testing.T) [][]byte {
+func hardImage(t testing.TB) [][]byte {
 	t.Helper()
 	owned := file("owned", 0o640, "x")
 	owned.Uid, owned.Gid = 1000, 42

@@ -67,9 +67,9 @@ func newTransport(config *tls.Config, proxy proxyFunc, header time.Duration) *ht
 	return &http.Transport{
 		Proxy:                  proxy,
 		OnProxyConnectResponse: checkProxy,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: min(dialTimeout, header)}).DialContext,
 		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    dialTimeout,
+		TLSHandshakeTimeout:    min(dialTimeout, header),
 		ResponseHeaderTimeout:  header,
 		MaxResponseHeaderBytes: 256 << 10,
 		ForceAttemptHTTP2:      true,
@@ -103,9 +103,11 @@ func tlsConfig(host Host) (*tls.Config, error) {
 // follows redirects, but from HTTPS to HTTPS only.
 func (g *guard) client(t http.RoundTripper) *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		switch {
+		switch err := g.check(req.URL.Scheme, req.URL.Hostname()); {
 		case len(via) >= maxRedirects:
 			return errRedirects
+		case errors.Is(err, errInward):
+			return fmt.Errorf("%w at %s", err, req.URL.Host)
 		case req.URL.Scheme == "http" && via[0].URL.Scheme == "https" && !g.plainHTTP:
 			return fmt.Errorf("%w at %s, where it redirects to", errPlainHTTP, req.URL.Host)
 		}
