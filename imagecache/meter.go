@@ -126,7 +126,7 @@ func (m *Meter) Status() Status {
 }
 
 func (m *Meter) amount(layer int, done, total int64) Amount {
-	a := Amount{Done: done, Total: total, Rate: m.pace(layer).rate(m.now())}
+	a := Amount{Done: done, Total: total, Rate: m.paces[layer].rate(m.now())}
 	if a.Rate > 0 && total > done {
 		a.Left = time.Duration(float64(total-done) / a.Rate * float64(time.Second))
 	}
@@ -211,9 +211,10 @@ func (p *pace) note(now time.Time, done int64) {
 	}
 }
 
-// rate is in bytes per second up to now; 0 before a second has passed.
+// rate is in bytes per second up to now; 0 before a second has passed, and for
+// what was never noted.
 func (p *pace) rate(now time.Time) float64 {
-	if len(p.samples) == 0 {
+	if p == nil || len(p.samples) == 0 {
 		return 0
 	}
 	first, last := p.samples[0], p.samples[len(p.samples)-1]

@@ -93,6 +93,9 @@ func TestTotalsAreKnownAtOnce(t *testing.T) {
 // TestMeterIsBounded: whoever reports cannot make it grow.
 func TestMeterIsBounded(t *testing.T) {
 	m := &Meter{}
+	if m.Update(Progress{Layer: -1}); m.Status().String() != "" {
+		t.Errorf("%s", m.Status())
+	}
 	for i := range 3 * maxMetered {
 		m.Update(Progress{Phase: PhasePull, Layer: i - maxMetered, Layers: 5, Done: 1, Total: 2})
 	}
