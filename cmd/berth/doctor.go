@@ -71,7 +71,9 @@ func (c *doctorCmd) node(s *session) (*doctor.Node, error) {
 	n.StoreDir, n.UserDir, n.RunDir = cfg.Store.Dir, cfg.Store.UserDir, cfg.Node.RunDir
 	n.Account, n.PrologWait, n.IDMap = cfg.Node.Account, cfg.Node.PrologWait, cfg.Container.IDMap
 	n.Network = anonymous(cfg)
-	return n, nil
+	cluster, err := clusterOf(cfg)
+	n.ClusterStore = doctor.ClusterStore{Dir: cluster.Dir, Mount: cluster.Mount, ClusterOptions: cluster.ClusterOptions}
+	return n, err
 }
 
 // slurmConf is the option's file, else $SLURM_CONF as Slurm's own commands

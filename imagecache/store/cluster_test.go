@@ -2,10 +2,12 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -259,6 +261,36 @@ func TestClusterCancelledWait(t *testing.T) {
 	_, err = s.Ensure(ctx, digest('a'), func(string, string) { cancel() }, nil)
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// A work folder loses its name before its first file: what is half removed can
+// not be published by a holder that is slow.
+func TestClusterSweepsByRename(t *testing.T) {
+	c := newCrowd(t)
+	s := c.node(nil)
+	work := filepath.Join(s.newDir(), Key(digest('a'))+".slow")
+	if err := errors.Join(os.Mkdir(work, 0o700), os.WriteFile(filepath.Join(work, RootfsName), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if _, err := unix.InotifyAddWatch(watch, work, unix.IN_MOVE_SELF|unix.IN_DELETE); err != nil {
+		t.Fatal(err)
+	}
+	s.sweepLinked(Key(digest('a')))
+	buf := make([]byte, 4096)
+	if n, err := unix.Read(watch, buf); err != nil || n < unix.SizeofInotifyEvent {
+		t.Fatalf("no event: %d, %v", n, err)
+	}
+	if mask := binary.NativeEndian.Uint32(buf[4:]); mask&unix.IN_MOVE_SELF == 0 {
+		t.Errorf("the first event is %#x: its files went before its name", mask)
+	}
+	if _, err := os.Stat(work); err == nil {
+		t.Error("it is still there")
 	}
 }
 

@@ -85,6 +85,17 @@ func (s *Store) removeLinked(prefix string) {
 	}
 }
 
+// Probe tries what a writer's locks need, under a name that no image has.
+func (c *Cluster) Probe(ctx context.Context) error {
+	return unusable("lock in", c.root, c.patiently(ctx, func() error {
+		held, err := c.links.try("probe-" + randomID())
+		if err != nil || held == nil { // nil: Tidy was at it just then
+			return err
+		}
+		return held.release()
+	}))
+}
+
 // Tidy removes what the dead left in the cluster's store, locks as well. It
 // takes a little longer than Stale where it has to find out who is dead. A
 // writer's root calls it.

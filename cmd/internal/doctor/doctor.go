@@ -50,6 +50,8 @@ type Node struct {
 	// the rest is then what holds without them.
 	ConfigError, ConfigRemedy string
 
+	ClusterStore ClusterStore
+
 	StoreDir   string // the node's store
 	UserDir    string // the caller's own store
 	RunDir     string
@@ -102,6 +104,7 @@ func checks() []check {
 		{name: "image mounts", part: Mounts},
 		{name: "squashfs", part: Mounts, run: checkSquashfs},
 		{name: "node store", part: Here, run: checkNodeStore},
+		{name: "cluster store", part: Here, run: checkClusterStore, root: true},
 		{name: "run folder", part: Here, run: checkRunDir},
 		{name: "registry", part: User, run: checkRegistries},
 		{name: "slurm.conf", part: Here, run: checkSlurmConf},
