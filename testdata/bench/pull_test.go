@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +48,25 @@ func TestPullersThatAreMissing(t *testing.T) {
 	}
 	if why := (puller{needs: []string{"sh"}}).missing(); why != "" {
 		t.Errorf("got %q", why)
+	}
+}
+
+// TestPullRounds: slow ones are pulled once, and no round begins after the limit.
+func TestPullRounds(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give the folder to another user")
+	}
+	site := pullSite{registry: "127.0.0.1:1", ca: "/none", work: filepath.Join(t.TempDir(), "home"), bin: "/none"}
+	ps := []puller{{name: "fast", script: "true"}, {name: "slow", once: true, script: "true"}}
+	for limit, want := range map[time.Duration]string{time.Hour: "fast0 slow0 fast1 fast2", 0: ""} {
+		samples, err := pullRounds(t.Context(), site, "x:1", ps, 3, limit)
+		var got []string
+		for _, s := range samples {
+			got = append(got, fmt.Sprint(s.Variant, s.Round))
+		}
+		if strings.Join(got, " ") != want || err != nil {
+			t.Errorf("within %v: %v, %v", limit, got, err)
+		}
 	}
 }
 

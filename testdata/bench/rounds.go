@@ -55,17 +55,17 @@ func interleave(ctx context.Context, rounds int, vs []Variant, run func(Variant)
 	for _, v := range vs {
 		run(v)
 	}
-	return inTurns(ctx, rounds, vs, run)
+	return inTurns(ctx, rounds, func(int) []Variant { return vs }, run)
 }
 
-// inTurns is interleave without warming up.
-func inTurns(ctx context.Context, rounds int, vs []Variant, run func(Variant) Sample) []Sample {
+// inTurns is interleave without warming up, of the variants that each round has.
+func inTurns(ctx context.Context, rounds int, of func(round int) []Variant, run func(Variant) Sample) []Sample {
 	var samples []Sample
 	for round := range rounds {
 		if ctx.Err() != nil {
 			break
 		}
-		for _, v := range order(vs, round) {
+		for _, v := range order(of(round), round) {
 			s := run(v)
 			s.Variant, s.Round = v.Name, round
 			samples = append(samples, s)
