@@ -97,7 +97,8 @@ func replaceFUSE(mode string) error {
 //
 // The registry holds tiny:v1, tiny:v2 (another digest), foreign:v1 (for s390x
 // only) and many:v1 (an index of tiny:v1 and foreign:v1). tiny.tar is tiny:v1
-// as docker save writes it, tiny.oci the same as an OCI layout.
+// as docker save writes it, tiny.oci the same as an OCI layout. Repositories
+// below faults/ fail as server.Faults says.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: setUp, Condition: condition,
@@ -109,7 +110,9 @@ func TestScripts(t *testing.T) {
 func setUp(env *testscript.Env) error {
 	tb := env.T().(testing.TB)
 	stalled := make(chan string, 16)
-	reg := server.Start(tb, server.Options{Wrap: stalling(stalled)})
+	reg := server.Start(tb, server.Options{Wrap: func(next http.Handler) http.Handler {
+		return server.Faults(stalling(stalled)(next))
+	}})
 	if err := fill(tb.Context(), reg.Host, env.WorkDir); err != nil {
 		return err
 	}
