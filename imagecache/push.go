@@ -308,7 +308,7 @@ func pushFault(ctx context.Context, to Reference, err error) error {
 func diagnosePush(to Reference, e *statusError, blame fault.Blame, remedy string) (fault.Blame, string) {
 	switch {
 	case (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden) && e.anonymous:
-		return fault.User, fmt.Sprintf("log in as somebody who may write to %s: podman login %s", to.repository, to.registry)
+		return fault.User, fmt.Sprintf("log in as somebody who may write to %s: berth login %s", to.repository, to.registry)
 	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden:
 		return fault.User, fmt.Sprintf("this login may not write to %s, or the repository has to be made there first; try another name or login", to.repository)
 	case e.status == http.StatusNotFound:

@@ -180,7 +180,7 @@ func TestPushRefused(t *testing.T) {
 		cause, remedy      string
 		blame              fault.Blame
 	}{
-		{"nobody may write", "POST", "uploads", 403, Network{}, "403 Forbidden", "log in as somebody who may write to x: podman login", fault.User},
+		{"nobody may write", "POST", "uploads", 403, Network{}, "403 Forbidden", "log in as somebody who may write to x: berth login", fault.User},
 		{"this login may not", "POST", "uploads", 403, login, "403 Forbidden", "this login may not write to x", fault.User},
 		{"no such repository", "POST", "uploads", 404, Network{}, "404 Not Found", "check the spelling of x", fault.User},
 		{"too large", "PATCH", "uploads", 413, Network{}, "413 Request Entity Too Large", "takes no layer of this size", fault.Site},
