@@ -221,6 +221,34 @@ func TestPushRefused(t *testing.T) {
 	}
 }
 
+// A registry that wants a login gets the user's, by either way of asking; the
+// layers of an original that is as private come from there with the same.
+func TestPushLogsIn(t *testing.T) {
+	login := fixedLogin{"me", "secret"}
+	for name, ask := range map[string]func(host string) func(http.ResponseWriter, *http.Request) bool{
+		"basic":  func(string) func(http.ResponseWriter, *http.Request) bool { return basicAuth(login) },
+		"bearer": func(host string) func(http.ResponseWriter, *http.Request) bool { return bearerAuth(host, login) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := newTestRegistry(t), newTestRegistry(t)
+			ref := from.push(t, "private/x:1", gzipImage(t))
+			from.onRequest(ask(from.host))
+			to.onRequest(ask(to.host))
+			net := Network{Credentials: login}
+			im, err := OpenOriginal(testContext(t), ref, store.Digest{}, Platform{}, net)
+			must(t, err)
+			d, err := Push(testContext(t), im, mustParse(t, to.host+"/private/y:1"), PushOptions{Network: net})
+			must(t, err)
+			_, err = Push(testContext(t), im, mustParse(t, to.host+"/private/y:2"), PushOptions{})
+			if fault.Of(err) != fault.User || !strings.Contains(fault.Remedy(err), "log in") {
+				t.Errorf("without a login: %v (%s)", err, fault.Remedy(err))
+			}
+			to.onRequest(func(http.ResponseWriter, *http.Request) bool { return false })
+			checkPushed(t, to, "private/y:1", d)
+		})
+	}
+}
+
 // What goes wrong for a moment is tried again.
 func TestPushTriesAgain(t *testing.T) {
 	for _, fail := range []func(w http.ResponseWriter){
