@@ -117,14 +117,21 @@ func stopWorkers(ctx context.Context, runDir string, job uint32) error {
 
 // stopWorker returns when nobody works on the folder any more: it asks, and
 // kills after workerGrace. A worker that has only just been started may not
-// have said yet who it is; then it is asked again.
+// have said yet who it is; then it is asked later. It is asked once: a second
+// signal ends it at once, with its work folders left.
 func stopWorker(ctx context.Context, folder jobstate.Folder) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	sig, kill := unix.SIGTERM, time.After(workerGrace)
 	for folder.Busy() {
-		if err := signalWorker(folder, sig); err != nil {
-			return err
+		if sig != 0 {
+			sent, err := signalWorker(folder, sig)
+			if err != nil {
+				return err
+			}
+			if sent {
+				sig = 0
+			}
 		}
 		select {
 		case <-tick.C:
@@ -138,30 +145,31 @@ func stopWorker(ctx context.Context, folder jobstate.Folder) error {
 }
 
 // signalWorker signals the process that the folder names, unless its number
-// belongs to another process by now. The pidfd is opened before the look at
-// the start time, so it can't be another one afterwards.
-func signalWorker(folder jobstate.Folder, sig unix.Signal) error {
+// belongs to another process by now, and says whether it did. The pidfd is
+// opened before the look at the start time, so it can't be another one
+// afterwards.
+func signalWorker(folder jobstate.Folder, sig unix.Signal) (sent bool, err error) {
 	w, err := folder.Worker()
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // not yet
+		return false, nil // not yet
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	pidfd, err := unix.PidfdOpen(w.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
+		return false, os.NewSyscallError("pidfd_open", err)
 	}
 	defer unix.Close(pidfd)
 	if start, err := store.ProcessStart(w.PID); err != nil || start != w.Start {
-		return nil
+		return false, nil
 	}
 	err = unix.PidfdSendSignal(pidfd, sig, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return nil
+		return false, nil
 	}
-	return os.NewSyscallError("pidfd_send_signal", err)
+	return err == nil, os.NewSyscallError("pidfd_send_signal", err)
 }

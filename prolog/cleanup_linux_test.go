@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -28,9 +30,11 @@ func TestForeignProcessIsNotSignalled(t *testing.T) {
 	start, err := store.ProcessStart(sleep.Process.Pid)
 	must(t, err)
 	must(t, f.SetWorker(jobstate.Worker{PID: sleep.Process.Pid, Start: start - 1}))
-	must(t, signalWorker(f, unix.SIGKILL))
+	_, err = signalWorker(f, unix.SIGKILL)
+	must(t, err)
 	must(t, f.SetWorker(jobstate.Worker{PID: sleep.Process.Pid, Start: start}))
-	must(t, signalWorker(f, unix.SIGTERM))
+	_, err = signalWorker(f, unix.SIGTERM)
+	must(t, err)
 	var exit *exec.ExitError
 	if err := sleep.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
 		t.Errorf("want an end by the second signal, which was meant for it: %v", err)
@@ -114,5 +118,30 @@ func TestForgottenPins(t *testing.T) {
 		t.Errorf("pinned: %q, %v; want those of job 3 alone", jobs, err)
 	}
 	n.cleanup(3)
+	n.checkClean()
+}
+
+// A job that ends while its image is on its way leaves nothing, whichever of
+// the processes waits for which.
+func TestCleanupWhileLayersAreConverted(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n, reg := newNode(t), newRegistry(t)
+	image, digest := reg.push(t, "a/b:v1", "inside")
+	var blobs atomic.Int32
+	reg.stall(func(r *http.Request) bool { return isBlob(r) && blobs.Add(1) == 2 }) // the config comes before the layer
+	n.configure(func(c *testConfig) { c.PrologWait = 10 * time.Millisecond })
+	r := request(1, image, digest)
+	n.prepare(r)
+	eventually(t, "the layer is on its way", func() bool { return blobs.Load() == 2 })
+	if running := n.processes(); len(running) != 3 {
+		t.Errorf("worker, fetcher and converter are %q", running)
+	}
+	began := time.Now()
+	n.cleanup(1)
+	if took := time.Since(began); took > workerGrace {
+		t.Errorf("cleanup took %s", took)
+	}
 	n.checkClean()
 }

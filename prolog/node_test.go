@@ -72,6 +72,7 @@ func berth(file string, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once, as with the real one
 	if args[0] == "gc" {
 		return collect(ctx, cfg.Config)
 	}

@@ -295,7 +295,8 @@ func (n *node) timePreparation(reg *testRegistry) time.Duration {
 
 func (n *node) kill9(r jobstate.Request) {
 	n.t.Helper()
-	must(n.t, signalWorker(n.folder(r), unix.SIGKILL))
+	_, err := signalWorker(n.folder(r), unix.SIGKILL)
+	must(n.t, err)
 	eventually(n.t, "the worker is gone", func() bool { return !n.folder(r).Busy() })
 }
 
