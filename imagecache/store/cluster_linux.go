@@ -179,8 +179,9 @@ func (c *Cluster) fill(ctx context.Context, d Digest, waiting Progress, fill fun
 	case ctx.Err() == nil && !errors.Is(err, ErrLockLost):
 		c.recordFailure(d, before, lock.link.is.holder, err)
 	}
-	if rerr := lock.Release(); err == nil && rerr != nil {
-		err = unusable("give back the lock of", d.String(), rerr)
+	_ = lock.Release()                  // one that cannot be given back goes stale
+	if err == nil && c.opts.Quota > 0 { // nobody waits for this
+		_, _ = c.collectImages(Collection{}, lock.key) // the next one tries again
 	}
 	return err
 }
@@ -208,9 +209,6 @@ func (c *Cluster) fillLocked(ctx context.Context, lock *Lock, d Digest, fill fun
 	err = fill(ctx, lock)
 	if err != nil && !lock.link.owned() {
 		return ErrLockLost // what failed only shows that another sweeps here
-	}
-	if err == nil {
-		_, _ = c.collectImages(Collection{}, lock.key) // the next one tries again
 	}
 	return err
 }
