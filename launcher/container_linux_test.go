@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-hpc/berth/imagefile"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/inside"
 	_ "github.com/berth-hpc/berth/launcher/nsenter"
@@ -395,16 +396,18 @@ func TestFiles(t *testing.T) {
 		t.Fatalf("%v %s", err, out)
 	}
 	writeSIF(t, filepath.Join(dir, "x.sif"), sqsh)
+	config := filepath.Join(dir, "config.sqsh")
+	appendConfig(t, sqsh, config, imagefile.Config{Env: []string{"WHENCE=behind"}, WorkingDir: "/usr/lib"})
 	if err := os.WriteFile(filepath.Join(dir, "text"), []byte("hello"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for path, mode := range map[string]os.FileMode{sqsh: 0o644, secret: 0o600, filepath.Join(dir, "x.sif"): 0o644} {
+	for path, mode := range map[string]os.FileMode{sqsh: 0o644, config: 0o644, secret: 0o600, filepath.Join(dir, "x.sif"): 0o644} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, want := range map[string]string{
-		"x.sqsh": "lib", "x.sif": "lib", "secret.sqsh": "permission denied", "none.sqsh": "no such file",
+		"x.sqsh": "lib", "x.sif": "lib", "secret.sqsh": "permission denied", "none.sqsh": "no such file", "config.sqsh": "lib\nbehind /usr/lib",
 		"text": "neither a squashfs nor a SIF",
 	} {
 		cr := b.creation(users, false)
@@ -415,12 +418,28 @@ func TestFiles(t *testing.T) {
 		if c, err := cr.Create(t.Context()); err != nil {
 			got = err.Error()
 		} else {
-			got = b.run(users, c, false, "cat /usr/lib/file")
+			got = b.run(users, c, false, "cat /usr/lib/file; echo $WHENCE $PWD")
 			c.Close()
 		}
 		if !strings.Contains(got, want) {
 			t.Errorf("%s: %s\nwant %s", name, got, want)
 		}
+	}
+}
+
+// appendConfig copies a squashfs file, as berth save does, with a config behind it.
+func appendConfig(t *testing.T, from, to string, c imagefile.Config) {
+	t.Helper()
+	raw, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bytes.NewBuffer(raw)
+	if err := imagefile.AppendConfig(b, c); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
