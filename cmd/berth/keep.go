@@ -55,7 +55,11 @@ func (c *keepCmd) keep(m match) error {
 	if c.Release {
 		return m.place.Release(digest, "")
 	}
-	return m.place.Keep(digest, "", keepFor(c.For, c.Reason))
+	if err := m.place.Keep(digest, "", keepFor(c.For, c.Reason)); err != nil {
+		return err
+	}
+	_, err := m.place.Get(digest) // it may have made room for another one just before
+	return err
 }
 
 // keepFor is a keep that begins now; zero is for ever.

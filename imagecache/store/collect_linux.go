@@ -103,7 +103,7 @@ func (sp *Space) take(ctx context.Context, e Entry, dryRun bool) (bool, error) {
 		by, err := sp.Users.Of(ctx, e.Image)
 		return len(by) == 0, err
 	}
-	err := sp.Store.Discard(ctx, e.Image, sp.Users)
+	err := sp.Store.evict(ctx, e.Image, sp.Users)
 	var used *InUseError
 	if errors.As(err, &used) {
 		return false, nil

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -72,14 +73,25 @@ func (s *Store) keeps(now time.Time) map[string]*Keep {
 	return kept
 }
 
-// forgetKeeps removes the keeps that are over.
+// forgetKeeps removes the keeps that are over. One that is renewed just now is
+// given back, unless there is a newer one.
 func (s *Store) forgetKeeps(now time.Time) {
-	for _, name := range s.keepFiles() {
+	isOver := func(path string) bool {
 		var k Keep
+		return readJSON(path, &k) == nil && k.over(now)
+	}
+	for _, name := range s.keepFiles() {
 		path := filepath.Join(s.keepDir(), name)
-		if err := readJSON(path, &k); err == nil && k.over(now) {
-			_ = os.Remove(path)
+		if !isOver(path) {
+			continue
 		}
+		key, _, _ := strings.Cut(name, "@")
+		aside := filepath.Join(s.newDir(), key+"."+rand.Text())
+		s.did("found a keep that is over")
+		if os.Rename(path, aside) == nil && !isOver(aside) {
+			_ = os.Link(aside, path)
+		}
+		_ = os.Remove(aside)
 	}
 }
 

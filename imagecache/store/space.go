@@ -179,7 +179,7 @@ func (sp *Space) evict(ctx context.Context, key string, bytes int64) (removed []
 		if e.Keep != nil || e.Key() == key {
 			continue
 		}
-		err := sp.Store.Discard(ctx, e.Image, sp.Users)
+		err := sp.Store.evict(ctx, e.Image, sp.Users)
 		var used *InUseError
 		if errors.As(err, &used) {
 			continue

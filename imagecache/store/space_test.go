@@ -345,3 +345,57 @@ func TestCollect(t *testing.T) {
 		t.Errorf("over the quota: %s", got)
 	}
 }
+
+// TestKeepWhileItIsRemoved: a keep that is written between the look at the
+// keeps and the removal holds.
+func TestKeepWhileItIsRemoved(t *testing.T) {
+	s := open(t)
+	im := putImage(t, s, 'a', 100, 48)
+	if err := os.MkdirAll(filepath.Join(im.Tree(), "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.step = func(step string) {
+		if step == "set aside" {
+			if err := s.Keep(im.Digest(), "warm", Keep{}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	sp := &Space{Store: s, Users: someUsers("")}
+	if removed, err := sp.Collect(testContext(t), Collection{UnusedFor: time.Hour}); err != nil || len(removed) != 0 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if _, err := os.Stat(filepath.Join(im.Tree(), "bin")); err != nil || held(t, s) != "a" {
+		t.Errorf("gone: %v, %q", err, held(t, s))
+	}
+	checkImageKept(t, im)
+	checkEmpty(t, s)
+}
+
+func checkImageKept(t *testing.T, im Image) {
+	t.Helper()
+	if _, err := im.Manifest(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestKeepRenewed: a keep that is renewed while it is found to be over holds.
+func TestKeepRenewed(t *testing.T) {
+	s := open(t)
+	im := putImage(t, s, 'a', 100, 1)
+	if err := s.Keep(im.Digest(), "", Keep{Until: time.Now().Add(-time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	s.step = func(step string) {
+		if step == "found a keep that is over" {
+			if err := s.Keep(im.Digest(), "", Keep{Reason: "renewed"}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	s.forgetKeeps(time.Now())
+	if k := s.Kept(im); k == nil || k.Reason != "renewed" {
+		t.Errorf("%+v", k)
+	}
+	checkEmpty(t, s)
+}
