@@ -21,7 +21,7 @@ import (
 // them, open. When the disk becomes full in spite of the reservation, it makes
 // room once more and starts over.
 func (w *worker) fetchInto(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest, uid, gid uint32) (store.Work, error) {
-	space, reserved := Space(w.cfg, st), int64(0)
+	space, reserved := w.space(st), int64(0)
 	reserve := func(ctx context.Context, bytes int64) error {
 		reserved = bytes
 		return space.Reserve(ctx, lock, bytes)
@@ -77,20 +77,35 @@ func (w *worker) reserveCopy(ctx context.Context, src *store.Source, st *store.S
 	if err != nil {
 		return err
 	}
-	return Space(w.cfg, st).Reserve(ctx, lock, info.Size())
+	return w.space(st).Reserve(ctx, lock, info.Size())
 }
 
 // trim brings the store back within its limits after an image has come. The
 // caller holds that one's lock, so it stays; if nothing else can go, the next
 // pull finds out.
 func (w *worker) trim(ctx context.Context, st *store.Store) {
-	removed, err := Space(w.cfg, st).Trim(ctx)
+	removed, err := w.space(st).Trim(ctx)
 	for _, e := range removed {
 		w.log.WithField("digest", e.Digest()).Info("removed to make room")
 	}
 	if err != nil {
 		w.log.WithError(err).Warn("make room")
 	}
+}
+
+// space is Space, and logs what it reaps.
+func (w *worker) space(st *store.Store) *store.Space {
+	sp := Space(w.cfg, st)
+	sp.Reap = func(ctx context.Context) {
+		reaped, err := Reap(ctx, w.cfg)
+		if len(reaped) > 0 {
+			w.log.WithField("jobs", reaped).Warn("ended what jobs left whose epilog never ran")
+		}
+		if err != nil {
+			w.log.WithError(err).Warn("look for jobs whose epilog never ran")
+		}
+	}
+	return sp
 }
 
 // reserveFunc makes room for so many bytes.

@@ -80,7 +80,7 @@ var breakages = []breakage{
 	},
 	{
 		name: "out of inodes", breaks: smallDir + "size=60m,nr_inodes=8 tmpfs " + store, mends: "umount " + store,
-		cause: `(pull|lock the space of store) .*no space left on device`, fix: `make room on the disk that holds the store`,
+		cause: `.*no space left on device`, fix: `make room on the disk that holds the store`,
 	},
 	{
 		name: "disk read-only", breaks: smallDir + "ro tmpfs " + store, mends: "umount " + store,

@@ -11,7 +11,7 @@ import (
 // container, and goes on until /shared/go exists. more are options of sbatch.
 func (s *site) lasting(t *testing.T, name, more string) string {
 	t.Helper()
-	return s.submit(t, fmt.Sprintf("--no-requeue -w n1 -n1 -o /shared/%%A.out %s --container-image=%s --wrap 'touch /shared/%s.$SLURM_JOB_ID; until [ -e /shared/go ]; do sleep 0.2; done; echo survived'",
+	return s.submit(t, fmt.Sprintf("--no-requeue -w n1 -n1 -o /shared/%%A.out %s --container-image=%s --wrap 'touch /shared/up.%s.$SLURM_JOB_ID; until [ -e /shared/go ]; do sleep 0.2; done; echo survived'",
 		more, tiny, name))
 }
 
@@ -19,11 +19,14 @@ func (s *site) lasting(t *testing.T, name, more string) string {
 // and returns their numbers, which are those of Slurm's records.
 func (s *site) inContainer(t *testing.T, name string, count int) []string {
 	t.Helper()
-	out := s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "40", "sh", "-c",
-		fmt.Sprintf("until [ $(ls /shared/%[1]s.* 2>/dev/null | wc -l) = %[2]d ]; do sleep 0.1; done; ls /shared/%[1]s.*", name, count))
+	r := s.With(t).Run(t.Context(), "ctl", "root", "timeout", "60", "sh", "-c",
+		fmt.Sprintf("until [ $(ls /shared/up.%[1]s.* 2>/dev/null | wc -l) = %[2]d ]; do sleep 0.1; done; ls /shared/up.%[1]s.*", name, count))
+	if r.Code != 0 {
+		t.Fatalf("%s: not all of %d jobs run: %s", name, count, s.With(t).MustRun(t.Context(), "ctl", "root", "sh", "-c", "squeue; tail -n 5 /shared/*.out; ls /shared"))
+	}
 	var ids []string
-	for _, path := range strings.Fields(out) {
-		_, id, _ := strings.Cut(path, ".")
+	for _, path := range strings.Fields(r.Stdout) {
+		id := path[strings.LastIndexByte(path, '.')+1:]
 		ids = append(ids, id)
 	}
 	return ids
@@ -114,7 +117,7 @@ func (s *site) hetJob(t *testing.T) string {
 	t.Helper()
 	s.With(t).MustRun(t.Context(), "ctl", "alice", "sh", "-c", `cat >~/het.sh <<'END'
 #!/bin/sh
-srun --het-group=0,1 --container-image=`+tiny+` sh -c 'touch /shared/het.$(hostname); until [ -e /shared/go ]; do sleep 0.2; done'
+srun --het-group=0,1 --container-image=`+tiny+` sh -c 'touch /shared/up.het.$(hostname); until [ -e /shared/go ]; do sleep 0.2; done'
 END`)
 	return s.submit(t, "--no-requeue -o /shared/het.out -w n1 -n1 : -w n2 -n1 het.sh")
 }
