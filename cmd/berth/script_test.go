@@ -33,7 +33,7 @@ import (
 const testUID = 24601
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"berth": testBerth})
+	testscript.Main(m, map[string]func(){"berth": testBerth, "unsquash": testUnsquash})
 }
 
 // testBerth is the real program, with the site's settings in $SITE and

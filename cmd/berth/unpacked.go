@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
@@ -79,6 +81,11 @@ func unpack(ctx context.Context, lock *store.Lock, image store.Image) error {
 // umask, unless root runs it.
 func unsquash(ctx context.Context, program, to, image string) error {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `umask 0 && exec "$@"`, "sh", program, "-no-progress", "-quiet", "-dest", to, image)
+	// An orphan would go on writing into a folder that is swept. The signal is
+	// sent when the thread that forked ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("unsquashfs: %w: %s", err, lastLine(string(out)))
 	}
