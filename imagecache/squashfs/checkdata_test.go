@@ -114,3 +114,22 @@ func TestCheckRefusesIndexes(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckRefusesGaps moves the last table back. Linux does not mount a file
+// whose tables do not follow each other.
+func TestCheckRefusesGaps(t *testing.T) {
+	good, err := os.ReadFile(write(t, 1, small(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const gap = 8
+	sb := readSuperblock(good)
+	ids := le.Uint64(good[sb.IDTable:])
+	bad := bytes.Join([][]byte{good[:ids], make([]byte, gap), good[ids:sb.BytesUsed]}, nil)
+	le.PutUint64(bad[sb.IDTable+gap:], ids+gap)
+	le.PutUint64(bad[40:], sb.BytesUsed+gap)
+	le.PutUint64(bad[48:], sb.IDTable+gap)
+	if err := Check(bytes.NewReader(bad), int64(len(bad)), CheckOptions{}); !errors.Is(err, ErrStructure) {
+		t.Errorf("got %v", err)
+	}
+}
