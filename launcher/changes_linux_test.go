@@ -121,7 +121,7 @@ func TestChangesOnUnusableDisk(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			top := t.TempDir()
-			open(t, top, filepath.Dir(top), filepath.Dir(filepath.Dir(top)))
+			open(t, top, filepath.Dir(top))
 			disk := filepath.Join(top, "disk")
 			if err := os.Mkdir(disk, 0o755); err != nil {
 				t.Fatal(err)
