@@ -257,6 +257,45 @@ func TestDamagedPackedArchives(t *testing.T) {
 	}
 }
 
+// TestCutChecksum: all content is there, but the archive's end is not.
+func TestCutChecksum(t *testing.T) {
+	raw, err := os.ReadFile(dockerSave(t, false))
+	must(t, err)
+	raw = gzipped(t, raw)
+	path := filepath.Join(t.TempDir(), "archive")
+	writeFile(t, path, raw[:len(raw)-4])
+	if _, err := Resolve(testContext(t), mustParse(t, path), Platform{}, Network{}); fault.Of(err) != fault.User || !strings.Contains(err.Error(), "unexpected EOF") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSpool: a compressed archive with many layers is copied once, for as long
+// as it is fetched.
+func TestSpool(t *testing.T) {
+	raw, _ := savedByDocker(t)
+	path := packed(t, raw, "gzip")
+	f, err := openTarFile(testContext(t), path)
+	must(t, err)
+	dir := t.TempDir()
+	must(t, f.spool(testContext(t), dir, spoolLayers))
+	if f.plain != "" {
+		t.Error("copied for few layers")
+	}
+	must(t, f.spool(testContext(t), dir, spoolLayers+1))
+	if copied, err := os.ReadFile(f.plain); err != nil || !bytes.Equal(copied, raw) {
+		t.Errorf("the copy has %d bytes, %v", len(copied), err)
+	}
+	must(t, f.release())
+
+	ref := mustParse(t, path)
+	d, err := Resolve(testContext(t), ref, Platform{}, Network{})
+	must(t, err)
+	must(t, Fetch(testContext(t), ref, d, dir, FetchOptions{}))
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 3 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // TestHostileArchives have more in them than memory should hold.
 func TestHostileArchives(t *testing.T) {
 	many := make([]entry, maxMembers+1)

@@ -3,6 +3,7 @@ package imagecache
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"strconv"
 	"strings"
@@ -80,7 +81,7 @@ func parse(s string) (Reference, error) {
 	}
 	for kind, prefix := range filePrefixes {
 		if rest, ok := strings.CutPrefix(s, prefix); ok {
-			return parseFile(kind, s, rest)
+			return parseFile(kind, rest)
 		}
 	}
 	rest, explicit := strings.CutPrefix(s, "docker://")
@@ -136,14 +137,14 @@ func otherScheme(s string) error {
 
 // parseFile reads PATH[:TAG][@DIGEST]. The path ends at the first colon, as
 // with skopeo and podman, since tags of archives may contain slashes.
-func parseFile(kind Kind, whole, rest string) (Reference, error) {
+func parseFile(kind Kind, rest string) (Reference, error) {
 	rest, digest, err := cutDigest(rest)
 	if err != nil {
 		return Reference{}, err
 	}
 	file, tag, tagged := strings.Cut(rest, ":")
 	if file == "" || tagged && tag == "" {
-		return Reference{}, fmt.Errorf("%s: a path or a tag is missing", whole)
+		return Reference{}, errors.New("the path or the tag is missing")
 	}
 	switch {
 	case !digest.IsZero() && kind == DockerArchive:
@@ -256,18 +257,20 @@ func (r *Reference) validate() error {
 // isHost reports whether s is HOST[:PORT] or [ADDRESS][:PORT]. The library
 // takes nearly everything for a registry.
 func isHost(s string) bool {
-	host, port := s, "0"
-	if address, rest, ok := strings.Cut(s, "]"); ok && strings.HasPrefix(s, "[") {
-		if host = strings.ReplaceAll(address[1:], ":", "."); rest != "" {
-			port, _ = strings.CutPrefix(rest, ":")
+	host, port, withPort := strings.Cut(s, ":")
+	if strings.HasPrefix(s, "[") {
+		address, rest, _ := strings.Cut(s[1:], "]")
+		if _, err := netip.ParseAddr(address); err != nil {
+			return false
 		}
-	} else if name, after, ok := strings.Cut(s, ":"); ok {
-		host, port = name, after
+		host, port, withPort = "address", strings.TrimPrefix(rest, ":"), rest != ""
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return false
+	if withPort {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return false
+		}
 	}
-	return host != "" && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
+	return host != "" && host[0] != '.' && strings.Trim(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == ""
 }
 
 // looksLikeFile reports whether s, given without ./ or a registry, ends like

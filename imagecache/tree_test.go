@@ -230,6 +230,9 @@ func TestTarTreeOfAChangingFolder(t *testing.T) {
 		"a link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink(secret, path)) },
 		"a pipe":  func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) },
 		"gone":    os.Remove,
+		"another file": func(path string) error {
+			return errors.Join(os.WriteFile(path+"2", make([]byte, 1<<20), 0o600), os.Rename(path+"2", path))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "f")

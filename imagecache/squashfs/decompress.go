@@ -65,14 +65,15 @@ func inflate(packed []byte, limit int) ([]byte, error) {
 	defer z.Close()
 	data := make([]byte, limit+1)
 	n := 0
-	for n < len(data) { // io.ReadFull would not tell a cut from the end
+	for n <= limit { // io.ReadFull would not tell a cut from the end
 		var got int
 		got, err = z.Read(data[n:])
 		n += got
-		if err == io.EOF {
+		switch {
+		case n > limit:
+		case err == io.EOF:
 			return data[:n], nil
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
 		}
 	}

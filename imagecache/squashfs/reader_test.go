@@ -80,6 +80,40 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
+// TestReadLoops: directories that lead to the root again, or that are in two
+// places, which doubles the tree at each level, end the walk.
+func TestReadLoops(t *testing.T) {
+	tree := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(tree, "a", "sub"), 0o755), os.Mkdir(filepath.Join(tree, "b"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "x")
+	if text, err := exec.CommandContext(t.Context(), "mksquashfs", tree, out, "-noI", "-quiet", "-no-progress").CombinedOutput(); err != nil {
+		t.Skipf("mksquashfs: %v: %s", err, text)
+	}
+	raw, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offset := func(raw []byte, name byte) []byte { // of the inode, in the entry of that name
+		entry := bytes.LastIndex(raw, []byte{typeDir, 0, 0, 0, name})
+		if entry < 0 {
+			t.Fatalf("no entry for %c", name)
+		}
+		return raw[entry-4 : entry-2]
+	}
+	for name, change := range map[string]func(raw []byte){
+		"loop":       func(raw []byte) { copy(offset(raw, 'b'), raw[32:34]) }, // the root's, from the superblock
+		"two places": func(raw []byte) { copy(offset(raw, 'b'), offset(raw, 'a')) },
+	} {
+		bad := bytes.Clone(raw)
+		change(bad)
+		if _, err := readAll(t, bad); !errors.Is(err, ErrStructure) || !strings.Contains(err.Error(), "in two places") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzReader: whatever a file holds, reading it ends, with an error that says
 // that the file is to blame or with what it says it has.
 func FuzzReader(f *testing.F) {
