@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
@@ -175,8 +176,8 @@ func (s *saving) addToLayout(im v1.Image, dir, tag string) error {
 		return err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil && !errors.Is(err, unix.ENOLCK) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return os.NewSyscallError("flock", err)
+	if err := s.takeTurn(lock); err != nil {
+		return err
 	}
 	blobs, err := blobsOf(im)
 	if err != nil {
@@ -191,6 +192,28 @@ func (s *saving) addToLayout(im v1.Image, dir, tag string) error {
 		return err
 	}
 	return s.addToIndex(im, filepath.Join(dir, "index.json"), tag)
+}
+
+// turnPoll is how often a process asks for its turn.
+const turnPoll = 50 * time.Millisecond
+
+// takeTurn waits for the lock of a layout's folder. Where the file system has
+// no locks, two who save there at once may lose one of two tags.
+func (s *saving) takeTurn(dir *os.File) error {
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case errors.Is(err, unix.EWOULDBLOCK):
+			if err := wait(s.ctx, turnPoll); err != nil {
+				return err
+			}
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ENOLCK), errors.Is(err, unix.EOPNOTSUPP), err == nil:
+			return nil
+		default:
+			return os.NewSyscallError("flock", err)
+		}
+	}
 }
 
 func (s *saving) bytes(path string, data []byte) error {

@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -174,6 +177,38 @@ func TestSaveIntoALayout(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "mine")); err != nil || string(text) != "x" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// Many who save into one layout take turns, and none waits longer than it may.
+func TestSaveTakesTurns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "layout")
+	im := imageOf(t, tarOf(t, file("f", 0o644, "x")))
+	must(t, Save(testContext(t), im, Destination{FormatLayout, dir, "first"}, "", nil))
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if err := Save(testContext(t), im, Destination{FormatLayout, dir, fmt.Sprintf("v%d", i)}, "", nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	raw, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	must(t, err)
+	var index v1.IndexManifest
+	must(t, json.Unmarshal(raw, &index))
+	if len(index.Manifests) != 21 {
+		t.Errorf("%d tags", len(index.Manifests))
+	}
+	held, err := os.Open(dir)
+	must(t, err)
+	defer held.Close()
+	must(t, unix.Flock(int(held.Fd()), unix.LOCK_EX))
+	ctx, cancel := context.WithTimeout(testContext(t), 100*time.Millisecond)
+	defer cancel()
+	if err := Save(ctx, im, Destination{FormatLayout, dir, "late"}, "", nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
 	}
 }
 
