@@ -198,9 +198,9 @@ func TestClusterReader(t *testing.T) {
 	if left, _ := os.ReadDir(c.root); len(left) > 0 {
 		t.Errorf("a reader wrote %v", left)
 	}
-	writer := c.start(part{Host: "n1", Work: time.Second})
+	writer := c.start(part{Host: "n1", Work: time.Second, Stale: 5 * time.Second})
 	await(t, "the pull begins", func() bool { return len(c.fills()) == 1 })
-	if out := c.end(c.start(part{Host: "r1", Reader: true})); !strings.Contains(out, "has it") {
+	if out := c.end(c.start(part{Host: "r1", Reader: true, Stale: 5 * time.Second})); !strings.Contains(out, "has it") {
 		t.Error(out)
 	}
 	c.end(writer)
@@ -228,11 +228,11 @@ func await(t *testing.T, what string, happened func() bool) {
 // Waiters hear who is at it and how far.
 func TestClusterProgress(t *testing.T) {
 	c := newCrowd(t)
-	writer := c.start(part{Host: "n1", Work: 2 * time.Second})
+	writer := c.start(part{Host: "n1", Work: 2 * time.Second, Stale: 5 * time.Second})
 	await(t, "the pull begins", func() bool { return len(c.fills()) == 1 })
 	var mu sync.Mutex
 	heard := map[string]bool{}
-	s := c.node(func(o *ClusterOptions) { o.Stale = 600 * time.Millisecond })
+	s := c.node(func(o *ClusterOptions) { o.Stale = 5 * time.Second })
 	src, err := s.Ensure(testContext(t), digest('a'), func(host, line string) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -138,11 +138,11 @@ func TestPutBackInTime(t *testing.T) {
 }
 
 func TestSilenceAndSigns(t *testing.T) {
-	l := testLinker(t, "n1", 300*time.Millisecond)
+	l := testLinker(t, "n1", time.Second)
 	h := takeIt(t, l)
 	other := l.as("n2")
-	// Renewed, it stays another's for many times the limit.
-	ctx, cancel := context.WithTimeout(testContext(t), 10*l.stale)
+	// Renewed, it stays another's for longer than the limit.
+	ctx, cancel := context.WithTimeout(testContext(t), 3*l.stale)
 	defer cancel()
 	if err := other.wait(ctx, lockedKey, true, func(lockFile) {}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("taken from a living holder: %v", err)

@@ -105,7 +105,7 @@ func (s *site) checkStores(t *testing.T, use string) {
 func TestClusterStoreTakeOver(t *testing.T) {
 	s, reg := clusterSite(t, "copy", true)
 	jobs := s.watchJobs(t)
-	image, blob := reg.image(t, "taken", 8*time.Second)
+	image, blob := reg.image(t, "taken", 35*time.Second)
 	p := &longPull{site: s, registry: reg, jobs: jobs}
 	first := p.submitImage(t, image, "-w n1")
 	soon(t, blob.begun, 30*time.Second, "the pull begins")
@@ -114,9 +114,13 @@ func TestClusterStoreTakeOver(t *testing.T) {
 	until(t, 20*time.Second, "n2 waits for n1", func() bool {
 		return strings.Contains(s.With(t).Run(t.Context(), "n2", "root", "berth", "node", "status").Stdout, "n1 is ")
 	})
+	// Killed before its task waits, the step would have it prepared anew.
+	until(t, 20*time.Second, "the first job's task waits", func() bool {
+		return strings.Contains(s.With(t).Run(t.Context(), "ctl", "root", "cat", "/shared/pull."+first+".out").Stdout, "berth: ")
+	})
 	s.With(t).MustRun(t.Context(), "n1", "root", "pkill", "-9", "-f", "[b]erth node worker")
 	jobs.reaches(t, first, 30*time.Second, "FAILED")
-	p.completed(t, second, time.Minute)
+	p.completed(t, second, 2*time.Minute)
 	third := p.submitImage(t, image, "-w n3")
 	p.completed(t, third, 20*time.Second)
 	if count, whole := reg.transfers(blob); count != 2 || whole != 1 {
