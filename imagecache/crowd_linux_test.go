@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/berth-hpc/berth/imagecache/store"
 )
 
 // crowd is how many processes pull at once.
@@ -148,4 +152,32 @@ func (p pullers) start(t *testing.T, ref Reference) *puller {
 		t.Cleanup(func() { killer.Stop() })
 	}
 	return one
+}
+
+// TestRemovedWhilePulled: an image that Pull finds and cannot look into has
+// been removed, and is pulled again, but not for ever.
+func TestRemovedWhilePulled(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	for _, goneBy := range []int64{2, removedTries, removedTries + 1} {
+		s := openStore(t)
+		im, err := Pull(testContext(t), s, ref, FetchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(im.Dir(), store.ConfigName)); err != nil {
+			t.Fatal(err)
+		}
+		r.gets.Store(0)
+		r.onRequest(func(http.ResponseWriter, *http.Request) bool {
+			if r.gets.Load() == goneBy { // one for each try
+				_ = os.RemoveAll(im.Dir())
+			}
+			return false
+		})
+		_, err = Pull(testContext(t), s, ref, FetchOptions{})
+		if goneBy <= removedTries && err != nil || goneBy > removedTries && !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("gone by try %d: %v", goneBy, err)
+		}
+	}
 }

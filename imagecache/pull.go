@@ -15,7 +15,21 @@ import (
 // own, and returns it. If it is there already, that costs at most the one
 // request of Resolve; with a digest in ref, none. Of any number of processes
 // that pull one image at once, one transfers and converts it; the others wait.
-func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions) (store.Image, error) {
+// An image that makes room for another one meanwhile is pulled again.
+func Pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions) (im store.Image, err error) {
+	for range removedTries {
+		if im, err = pull(ctx, s, ref, opts); !errors.Is(err, store.ErrNotFound) {
+			break
+		}
+	}
+	return im, err
+}
+
+// removedTries is how often Pull finds or makes an image that others remove
+// before it can look into it.
+const removedTries = 3
+
+func pull(ctx context.Context, s *store.Store, ref Reference, opts FetchOptions) (store.Image, error) {
 	report := &reporter{f: opts.Progress}
 	im, err := findPinned(s, ref)
 	if err == nil {

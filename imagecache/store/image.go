@@ -92,11 +92,12 @@ type Record struct {
 	Version   string             `json:"berth_version"`
 }
 
-// Manifest reads image.json.
+// Manifest reads image.json. The error is ErrNotFound when the image has been
+// removed.
 func (im Image) Manifest() (Manifest, error) {
 	var m Manifest
 	if err := readJSON(filepath.Join(im.dir, ConfigName), &m); err != nil {
-		return Manifest{}, siteError("read image config", im.digest.String(), err)
+		return Manifest{}, siteError("read image config", im.digest.String(), missing(err))
 	}
 	return m, nil
 }
