@@ -150,6 +150,7 @@ func (s *saving) layout(im v1.Image, to Destination) error {
 
 // newLayout gives the folder its name when it is complete.
 func (s *saving) newLayout(im v1.Image, to Destination) error {
+	sweepParts(to.Path)
 	part, err := os.MkdirTemp(filepath.Dir(to.Path), "."+filepath.Base(to.Path)+".berth-*")
 	if err != nil {
 		return err
@@ -166,6 +167,27 @@ func (s *saving) newLayout(im v1.Image, to Destination) error {
 		return err
 	}
 	return syncFolder(filepath.Dir(to.Path))
+}
+
+// partAge is how old a part is that nobody can be about to lock any more.
+const partAge = 10 * time.Minute
+
+// sweepParts removes what was left beside path by those who were killed while
+// they made it. Who is alive holds the lock of what they make.
+func sweepParts(path string) {
+	parts, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".berth-*"))
+	for _, part := range parts {
+		info, err := os.Lstat(part)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < partAge {
+			continue
+		}
+		if f, err := os.Open(filepath.Join(part, "layout")); err == nil {
+			if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+				_ = os.RemoveAll(part)
+			}
+			f.Close()
+		}
+	}
 }
 
 // addToLayout writes blobs that dir lacks and then the index. Two processes

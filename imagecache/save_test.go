@@ -212,6 +212,27 @@ func TestSaveTakesTurns(t *testing.T) {
 	}
 }
 
+// What a killed process left beside a layout that it made goes with the next
+// one; what a living one makes stays.
+func TestSaveSweeps(t *testing.T) {
+	dir := t.TempDir()
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{".new.berth-dead", ".new.berth-held", ".new.berth-young", ".other.berth-dead"} {
+		must(t, os.MkdirAll(filepath.Join(dir, name, "layout/blobs"), 0o755))
+		if name != ".new.berth-young" {
+			must(t, os.Chtimes(filepath.Join(dir, name), old, old))
+		}
+	}
+	held, err := os.Open(filepath.Join(dir, ".new.berth-held/layout"))
+	must(t, err)
+	defer held.Close()
+	must(t, unix.Flock(int(held.Fd()), unix.LOCK_EX))
+	must(t, Save(testContext(t), imageOf(t), Destination{FormatLayout, filepath.Join(dir, "new"), ""}, "", nil))
+	if got := strings.Join(names(t, dir), " "); got != ".new.berth-held .new.berth-young .other.berth-dead new" {
+		t.Errorf("left: %s", got)
+	}
+}
+
 func TestSaveRefuses(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(dir, "folder/sub"), 0o755))
