@@ -55,6 +55,13 @@ func TestImagesByPath(t *testing.T) {
 				want: `^a folder\n$`,
 			},
 			{name: "squashfs with gzip", script: "srun --container-image=/shared/folder.sqsh sh -c 'cat /etc/name; pwd'", want: `^a folder\n/work\n$`},
+			{
+				name: "a saved container", script: `cd /shared; PATH=/opt/berth/bin:$PATH; export BERTH_STORE_USER_DIR=/shared/alice-store
+				rm -f saved.sqsh; berth run --name saved --remap-root /shared/rootfs sh -c 'echo saved >/etc/name; mkdir /own' &&
+				berth save saved saved.sqsh --env FROM=save --workdir /own && berth containers rm saved; rm -rf alice-store
+				srun -N2 --container-image=./saved.sqsh sh -c 'echo $(cat /etc/name) $FROM $WHENCE $(pwd)'`,
+				want: `^(saved save the folder /own\n){2}$`,
+			},
 			{name: "closed", script: "srun --container-image=/shared/closed true", code: 1, want: `^$`, says: `/shared/closed.*[Pp]ermission denied`},
 			{name: "missing", script: "srun --container-image=/shared/none true", code: 1, want: `^$`, says: `/shared/none: no such file or directory`},
 			{name: "layout", script: "srun --container-image=/shared/layout true", code: 1, want: `^$`, says: `has to be converted first[^\n]*\n[^\n]*berth save /shared/layout x\.sqsh`},
