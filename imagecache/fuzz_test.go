@@ -24,8 +24,8 @@ import (
 func smallLimits() Limits { return Limits{Entries: 2000, Bytes: 4 << 20, Free: 4 << 20} }
 
 // FuzzLayer gives both converters any tar stream. None may panic, take long, or
-// touch what is outside of the work folder; a tree that comes out is sound; and
-// where both make one, both make the same.
+// touch what is outside of the work folder, and a tree that comes out is sound.
+// That both make the same tree is TestMergeIsWhatUmociUnpacks.
 func FuzzLayer(f *testing.F) {
 	for _, raw := range hardImage(f) {
 		f.Add(raw)
