@@ -105,6 +105,11 @@ func writeLayoutTar(w io.Writer, im v1.Image, tag string) error {
 			return err
 		}
 	}
+	for _, dir := range []string{"blobs/", "blobs/sha256/"} {
+		if err := tw.WriteHeader(tarHeader(tar.TypeDir, dir, 0o755, 0)); err != nil {
+			return err
+		}
+	}
 	for _, b := range blobs {
 		body, err := b.open()
 		if err == nil {
@@ -117,8 +122,14 @@ func writeLayoutTar(w io.Writer, im v1.Image, tag string) error {
 	return tw.Close()
 }
 
+// tarHeader is for a file of the caller's: skopeo unpacks archives with their
+// owners, so that others than root could not read one of root's.
+func tarHeader(kind byte, name string, mode, size int64) *tar.Header {
+	return &tar.Header{Typeflag: kind, Name: name, Mode: mode, Size: size, Uid: os.Geteuid(), Gid: os.Getegid()}
+}
+
 func addToTar(tw *tar.Writer, name string, size int64, r io.Reader) error {
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: size}); err != nil {
+	if err := tw.WriteHeader(tarHeader(tar.TypeReg, name, 0o644, size)); err != nil {
 		return err
 	}
 	_, err := io.Copy(tw, r)
