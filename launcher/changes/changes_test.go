@@ -214,7 +214,7 @@ func TestSweep(t *testing.T) {
 func TestPathsInMountinfo(t *testing.T) {
 	for text, want := range map[string]string{
 		`/a\134\054b\134:c\040d\134\134e/u`: `/a,b:c d\e/u`, // as Linux 6.18 writes it
-		"/a/b": "/a/b", `/a\040b`: "/a b", `/a\134:b`: "/a:b", `/a\134,b`: "/a,b", `/x\`: `/x\`, `/\134\134`: `/\`,
+		"/a/b":                              "/a/b", `/a\040b`: "/a b", `/a\134:b`: "/a:b", `/a\134,b`: "/a,b", `/x\`: `/x\`, `/\134\134`: `/\`,
 	} {
 		if got := plain(text); got != want {
 			t.Errorf("%s: %s, want %s", text, got, want)
