@@ -4,6 +4,8 @@
 // The steps are files in this package, in the order the data takes:
 //
 //	reference.go  docker://r/i:tag   -> Reference   (nothing is looked up)
+//	source.go     Reference          -> where it is served: a registry, or the
+//	              user's own layout, archive, folder, squashfs or SIF file
 //	manifest.go   Reference          -> Digest      (network, as the user)
 //	layers.go     Digest             -> layer tars  (network, local disk)
 //	stream.go     layer tars         -> squashfs    (local disk; merge/, squashfs/)
