@@ -313,7 +313,7 @@ func TestHostileArchives(t *testing.T) {
 	}{
 		"names":     {many, "more than 100000 files"},
 		"manifests": {texts, "more than 64 MiB"},
-		"config":    {[]entry{file("oci-layout", 0o644, "{}"), file("index.json", 0o644, "{"+strings.Repeat(" ", maxManifest))}, "larger than 4 MiB"},
+		"config":    {[]entry{file("oci-layout", 0o644, "{}"), file("index.json", 0o644, "{"+strings.Repeat(" ", maxManifest))}, "limits.manifest"},
 		"pipe":      {[]entry{fifo("manifest.json")}, "it is not in the archive"},
 		"link":      {[]entry{symlink("manifest.json", "/etc/passwd")}, "it is not in the archive"},
 		"circle":    {[]entry{symlink("manifest.json", "b"), symlink("b", "manifest.json")}, "it is not in the archive"},
