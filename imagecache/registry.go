@@ -85,6 +85,10 @@ func (s *registrySource) getManifest(ctx context.Context, name string, want stor
 		ctx, cancel := shareOf(ctx, last)
 		defer cancel()
 		resp, err := e.open(ctx, "manifests/"+name, header)
+		var status *statusError
+		if want.IsZero() && errors.As(err, &status) && status.status == http.StatusNotFound {
+			return &noTag{err}
+		}
 		if err != nil {
 			return err
 		}
@@ -100,6 +104,13 @@ func (s *registrySource) getManifest(ctx context.Context, name string, want stor
 	})
 	return raw, err
 }
+
+// noTag is a host's word that it has no such tag. A mirror that does not follow
+// tags may have the image by its digest all the same.
+type noTag struct{ error }
+
+// Unwrap returns the host's answer.
+func (e *noTag) Unwrap() error { return e.error }
 
 // shareOf leaves half of the time for those who are asked after a mirror.
 func shareOf(ctx context.Context, last bool) (context.Context, context.CancelFunc) {
@@ -197,7 +208,9 @@ func (s *registrySource) round(ctx context.Context, asked []*endpoint, n int, tr
 		if failed.note(e, err); err == nil || ctx.Err() != nil {
 			return nil, true
 		}
-		e.lower(failing)
+		if no := (*noTag)(nil); !errors.As(err, &no) {
+			e.lower(failing)
+		}
 		if worthRetry(err, n) {
 			again = append(again, e)
 		}
