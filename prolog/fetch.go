@@ -24,12 +24,15 @@ type FetchRequest struct {
 	// MaxFile bounds the files that it may write, in bytes; zero does not. The
 	// fetcher keeps to it before it hears from a registry, and cannot go back.
 	MaxFile int64 `json:"max_file_bytes,omitempty"`
+	// Measure has the fetcher ask for the manifest of Digest alone, and answer
+	// with Compressed.
+	Measure bool `json:"measure,omitempty"`
 }
 
 // A FetchEvent is what the fetcher answers on descriptor 3: one JSON value
 // per line, exactly one field set, but for those of a Failure. Any number of
-// Progress lines, and one Need, come first; the last line is Failure, Digest or
-// Done.
+// Progress lines, and one Need, come first; the last line is Failure, Digest,
+// Compressed or Done.
 type FetchEvent struct {
 	Progress *imagecache.Progress `json:"progress,omitempty"`
 	Need     *int64               `json:"need_bytes,omitempty"`
@@ -39,6 +42,8 @@ type FetchEvent struct {
 	Full   bool          `json:"full,omitempty"`
 	Digest *store.Digest `json:"digest,omitempty"`
 	Done   bool          `json:"done,omitempty"`
+	// Compressed is how much the layers take, as they are transferred.
+	Compressed *int64 `json:"compressed_bytes,omitempty"`
 }
 
 // goOn is the worker's answer to Need.
@@ -95,6 +100,10 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 			Remedy: "name an image in a registry, or make a squashfs file of it and name that: berth save " + req.Image + " x.sqsh",
 			Err:    errors.New("the node's store takes images from registries only"),
 		}
+	}
+	if req.Measure {
+		bytes, err := imagecache.Compressed(ctx, ref, req.Digest, opts.Network)
+		return FetchEvent{Compressed: &bytes}, err
 	}
 	if !req.Digest.IsZero() {
 		return FetchEvent{Done: true}, imagecache.Fetch(ctx, ref, req.Digest, dir, opts)

@@ -31,10 +31,11 @@ type fetcher struct {
 	cfg Config
 	dir string // its working directory
 	// converted is the folder of the converter that works for it; "" for none.
-	converted string
-	say       func(imagecache.Progress)
-	stderr    io.Writer
-	digest    store.Digest // what it resolved
+	converted  string
+	say        func(imagecache.Progress)
+	stderr     io.Writer
+	digest     store.Digest // what it resolved
+	compressed *int64       // what it measured, in bytes
 
 	reserve reserveFunc // nil where nothing is to be written
 	asked   bool        // whether it has reserved
@@ -181,6 +182,8 @@ func (f *fetcher) result(e *FetchEvent) error {
 		return e.Failure.Err()
 	case e.Digest != nil:
 		f.digest = *e.Digest
+	case e.Compressed != nil && *e.Compressed >= 0:
+		f.compressed = e.Compressed
 	}
 	return nil
 }

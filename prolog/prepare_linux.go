@@ -95,9 +95,12 @@ func atOnce(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Sta
 func (w *worker) atOnce(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, bool) {
 	im, err := st.Get(d)
 	if errors.Is(err, store.ErrNotFound) {
+		if w.cfg.Policy.Restricts() {
+			return nil, false // the worker has time to look at the shared store
+		}
 		return w.atOnceInPlace(ctx, d)
 	}
-	if err != nil || w.suspect(im) {
+	if err != nil || w.suspect(im) || !w.permitAtOnce(im) {
 		return nil, false
 	}
 	ready, err := useImage(ctx, w.cfg.RunDir, w.req.Job, im)

@@ -11,6 +11,7 @@
 //	sandbox/           shuts a process in
 //	cluster_linux.go   the way through a store that nodes share     (root)
 //	inplace_linux.go   images used where that store has them        (root)
+//	policy_linux.go    applies the site's policy                    (root)
 //	image.go           leases and mounts, under one lock            (root)
 //	room_linux.go      reserves and makes room in the store         (root)
 //	cleanup_linux.go   stops workers, ends leases, mounts and pins  (root)
@@ -37,6 +38,7 @@ import (
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/policy"
 )
 
 // Config is what a node's programs need to know; the command line fills it
@@ -66,6 +68,8 @@ type Config struct {
 	Command []string
 	// Cluster is the store that this node shares with others, if any.
 	Cluster ClusterConfig
+	// Policy says which images jobs may use.
+	Policy policy.Policy
 }
 
 func (c Config) command(args ...string) []string {

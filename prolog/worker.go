@@ -12,6 +12,7 @@ import (
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/policy"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
@@ -67,6 +68,10 @@ type worker struct {
 	shout          func(line string)
 	said           time.Time
 
+	// See policy_linux.go; without a policy there is no decision.
+	ref      imagecache.Reference
+	decision *policy.Decision
+
 	meter imagecache.Meter
 }
 
@@ -85,6 +90,9 @@ func (w *worker) prepare(ctx context.Context) jobstate.State {
 }
 
 func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
+	if err := w.permit(); err != nil {
+		return nil, err
+	}
 	st, err := store.Open(w.cfg.StoreDir)
 	if err != nil {
 		return nil, err
@@ -115,7 +123,12 @@ func (w *worker) get(ctx context.Context, st *store.Store, d store.Digest) (*job
 		w.found, err = statDir(im)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		im, err = w.pull(ctx, st, d)
+		if err = w.permitPull(ctx, d); err == nil {
+			im, err = w.pull(ctx, st, d)
+		}
+	}
+	if err == nil {
+		err = w.permitImage(ctx, im)
 	}
 	if err != nil {
 		return nil, err
@@ -183,6 +196,9 @@ func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (sto
 }
 
 func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest) (store.Image, error) {
+	if err := w.cfg.Policy.Pulling(w.req.Image); err != nil {
+		return store.Image{}, err
+	}
 	uid, gid, err := w.cfg.account()
 	if err != nil {
 		return store.Image{}, errAccount(w.cfg.Account, err)

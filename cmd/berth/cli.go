@@ -32,6 +32,7 @@ type cli struct {
 	Credential credentialCmd `cmd:"" hidden:"" help:"Answer which login is for an image. Only Berth starts it."`
 	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
+	Policy     policyCmd     `cmd:"" help:"Explain which images the site allows."`
 	Config     configCmd     `cmd:"" help:"Show and explain settings."`
 	Pack       packCmd       `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

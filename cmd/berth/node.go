@@ -57,7 +57,7 @@ func (s *session) site() (prolog.Config, error) {
 		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account, Checker: cfg.Node.Checker,
 		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
 		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs,
-		Command: []string{self}, Cluster: cluster,
+		Command: []string{self}, Cluster: cluster, Policy: policyOf(cfg),
 	}, err
 }
 

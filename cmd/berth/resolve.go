@@ -32,6 +32,9 @@ func (c *resolveCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if err := s.permitted(ref); err != nil {
+		return err
+	}
 	if c.Timeout <= 0 {
 		c.Timeout = cfg.Resolve.Timeout
 	}

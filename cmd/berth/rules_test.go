@@ -117,6 +117,8 @@ func osCalls(f *ast.File) map[string]token.Pos {
 func TestImports(t *testing.T) {
 	rules := []struct{ pkg, mustNot, why string }{
 		{"imagecache", module + "/launcher", "images know nothing of containers"},
+		{"policy", module + "/imagecache", "small programs read the rules, too"},
+		{"policy", "net", "rules are applied to what is known"},
 		{"imagecache", module + "/prolog", "images know nothing of jobs"},
 		{"imagecache/store", "github.com/google/go-containerregistry", "the store uses no network"},
 		{"imagecache/credentials", "net", "logins are looked for without a network"},

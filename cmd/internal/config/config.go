@@ -31,6 +31,7 @@ type Config struct {
 	Login     Login
 	Network   Network
 	Limits    Limits
+	Policy    Policy
 	// Registry holds what is set for single registries, by the host as it
 	// stands in references ("quay.io", "10.0.0.1:5000").
 	Registry map[string]*Registry

@@ -74,12 +74,16 @@ func (c *Config) readFile(path string, blame fault.Blame) error {
 		return fault.Wrap("read", path, blame, "correct the file", syntax(err))
 	}
 	for _, key := range meta.Keys() {
+		if isRuleKey(key) {
+			continue
+		}
 		err := c.set(key, lookup(tree, key), Origin(path), blame == fault.Site)
 		if err != nil {
 			return fault.Wrap("read", path, blame, "correct the file; `berth config template` explains every key", err)
 		}
 	}
-	return nil
+	err = c.readRules(tree, Origin(path), blame == fault.Site)
+	return fault.Wrap("read", path, blame, "correct the file; `berth config template` explains every key", err)
 }
 
 // syntax returns the line and cause of a TOML error, in one line.

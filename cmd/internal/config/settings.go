@@ -175,7 +175,7 @@ func Settings() []Setting {
 			Doc: "The proxy for this registry and where it redirects to, instead of network.proxy; \"direct\" for none.",
 			at:  func(c *Config, host string) any { return &c.registry(host).Proxy },
 		},
-	}, slices.Concat(clusterSettings(), networkSettings())...)
+	}, slices.Concat(clusterSettings(), networkSettings(), policySettings())...)
 }
 
 // defaults returns the built-in values.
@@ -197,6 +197,7 @@ func defaults() *Config {
 		Login:     Login{HelperTimeout: 5 * time.Second},
 		Network:   defaultNetwork(),
 		Limits:    defaultLimits(),
+		Policy:    Policy{Default: Allow},
 		Registry:  map[string]*Registry{},
 		origin:    map[string]Origin{},
 	}

@@ -28,7 +28,7 @@ func (c *Config) Values() []Value {
 			all = append(all, s.value(c, host))
 		}
 	}
-	return all
+	return append(all, c.ruleValues()...)
 }
 
 // value is the setting as it may be shown: without passwords.
@@ -72,7 +72,7 @@ func Template() string {
 		b.WriteString("\n" + wrap(s.Doc+s.openNote(), "# ", 78))
 		fmt.Fprintf(&b, "#%s = %s\n", name, s.sample(c))
 	}
-	return b.String()
+	return b.String() + ruleTemplate()
 }
 
 // split returns the table and the name of a setting, with an example's host.
