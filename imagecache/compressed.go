@@ -11,7 +11,7 @@ import (
 // that manifest is asked for.
 func Compressed(ctx context.Context, ref Reference, d store.Digest, net Network) (int64, error) {
 	bytes, err := compressed(ctx, ref, d, net)
-	return bytes, imageFault("measure", ref, err)
+	return bytes, imageFault("pull", ref, err) // in the words of a pull that is refused
 }
 
 func compressed(ctx context.Context, ref Reference, d store.Digest, net Network) (int64, error) {

@@ -28,6 +28,7 @@ type endpoint struct {
 	base        *guard
 	credentials authn.Keychain
 	user        string // whose credentials, "" for any
+	hidden      bool   // see Network.Hidden
 	schemes     []string
 
 	// standing is what was learnt of a mirror during this pull.
@@ -69,7 +70,7 @@ func newEndpoint(host, repository string, h Host, net Network) (*endpoint, error
 		return nil, err
 	}
 	return &endpoint{
-		host: host, repo: registry.Repo(repository), base: base, credentials: net.Credentials,
+		host: host, repo: registry.Repo(repository), base: base, credentials: net.Credentials, hidden: net.Hidden,
 		schemes: schemes, client: base.client(base),
 	}, nil
 }
@@ -103,13 +104,18 @@ func (e *endpoint) open(ctx context.Context, path string, header http.Header) (*
 			return resp, nil
 		}
 		answer := e.explain(step, e.answerError(resp))
-		if !answer.wantsLogin() {
+		if !answer.wantsLogin() && !e.mayHide(answer, path) {
 			return nil, answer
 		}
 		if climbed, err := e.climb(ctx, step); err != nil || !climbed {
 			return nil, refused(answer, err)
 		}
 	}
+}
+
+// mayHide reports whether answer may be another one to somebody it knows.
+func (e *endpoint) mayHide(answer *statusError, path string) bool {
+	return e.hidden && answer.via == "" && answer.status == http.StatusNotFound && strings.HasPrefix(path, "manifests/")
 }
 
 func (e *endpoint) current() (*http.Client, int) {

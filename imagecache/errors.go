@@ -53,6 +53,23 @@ func (e *statusError) wantsLogin() bool {
 	return e.via == "" && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
 }
 
+// IsRefused reports whether a registry answered that it does not let the
+// caller at an image, or knows of none, as some say of what is private: with a
+// login, or another one, it may answer otherwise.
+func IsRefused(err error) bool {
+	var status *statusError
+	if !errors.As(err, &status) || status.via != "" {
+		return false
+	}
+	switch status.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusUnavailableForLegalReasons:
+		return true
+	case http.StatusBadRequest:
+		return status.login != "" // token services say so of an expired token
+	}
+	return false
+}
+
 // errPlainHTTP stops a request that would have left this machine unencrypted.
 var errPlainHTTP = errors.New("the registry wants plain HTTP")
 

@@ -41,6 +41,16 @@ func Resolve(ctx context.Context, ref Reference, platform Platform, net Network)
 	return d, imageFault("resolve", ref, err)
 }
 
+// Confirm asks for the manifest d in ref's repository, and fails as a pull does
+// when it is not let at it, in the same words.
+func Confirm(ctx context.Context, ref Reference, d store.Digest, net Network) error {
+	src, err := openSource(ctx, ref, net)
+	if err == nil {
+		_, err = src.manifest(ctx, d)
+	}
+	return imageFault("pull", ref, err)
+}
+
 func orHost(p Platform) Platform {
 	if p == (Platform{}) {
 		return HostPlatform()

@@ -15,6 +15,9 @@ type Network struct {
 	// Credentials finds the user's logins; nil means anonymous. Only
 	// commands that run as the user set it, by Keychain.
 	Credentials authn.Keychain
+	// Hidden says that a registry which knows of no such thing is asked again
+	// with the login: some say so of what is private.
+	Hidden bool
 	// Proxy is the URL of the proxy for all hosts but NoProxy's, Direct for
 	// none. With "" the environment of the process decides; that of a node's
 	// programs is fixed and names none.

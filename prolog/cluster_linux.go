@@ -55,8 +55,21 @@ func (w *worker) fromCluster(ctx context.Context, st *store.Store, lock *store.L
 	return none, err
 }
 
-// clusterHas says whether d needs no registry.
+// clusterHas says whether the cluster's store has d.
 func (w *worker) clusterHas(ctx context.Context, d store.Digest) bool {
+	return w.inCluster(ctx, d, func(*store.Source) bool { return true })
+}
+
+// clusterGrants is atHand for the cluster's store.
+func (w *worker) clusterGrants(ctx context.Context, d store.Digest) bool {
+	return w.inCluster(ctx, d, func(src *store.Source) bool {
+		a, err := src.Access()
+		return err == nil && w.mayUseNow(d, a)
+	})
+}
+
+// inCluster asks is about d in the cluster's store, if it is there.
+func (w *worker) inCluster(ctx context.Context, d store.Digest, is func(*store.Source) bool) bool {
 	if w.cfg.Cluster.Dir == "" {
 		return false
 	}
@@ -68,8 +81,8 @@ func (w *worker) clusterHas(ctx context.Context, d store.Digest) bool {
 	if err != nil {
 		return false
 	}
-	src.Close()
-	return true
+	defer src.Close()
+	return is(src)
 }
 
 // goOnWithout has the image pulled by this node, for itself.
@@ -88,6 +101,10 @@ func (w *worker) takeFrom(ctx context.Context, c *store.Cluster, st *store.Store
 		return store.Image{}, errors.Join(err, setAside(ctx, c, d, err))
 	}
 	defer src.Close()
+	if ok, err := w.mayUseSource(ctx, src); err != nil || !ok {
+		w.withoutCluster = true // the node pulls for itself
+		return store.Image{}, errors.Join(err, notRecorded(err))
+	}
 	src.Touch(c)
 	if w.cfg.Cluster.Mount && w.mayLease(ctx, c, d) {
 		w.endOldLeases(ctx, c)
@@ -96,6 +113,24 @@ func (w *worker) takeFrom(ctx context.Context, c *store.Cluster, st *store.Store
 	}
 	im, err := w.copy(ctx, src, st, lock)
 	return im, errors.Join(err, setAside(ctx, c, d, err))
+}
+
+// mayUseSource is mayUse for an image of the cluster's store, whose rights hold
+// for all nodes; grants are each node's own.
+func (w *worker) mayUseSource(ctx context.Context, src *store.Source) (bool, error) {
+	a, err := src.Access()
+	if err != nil {
+		return false, err
+	}
+	return w.mayUse(ctx, src.Image().Digest(), a, nil)
+}
+
+// notRecorded has an image pulled by the node where err says nothing else.
+func notRecorded(err error) error {
+	if err != nil {
+		return nil
+	}
+	return store.ErrNotFound
 }
 
 // mayLease says whether this node can use d in place.
@@ -134,7 +169,11 @@ func (w *worker) copy(ctx context.Context, src *store.Source, st *store.Store, l
 		return store.Image{}, err
 	}
 	w.say(imagecache.Progress{Phase: imagecache.PhasePublish})
-	im, err := st.Publish(store.Work{Folder: work, Stager: os.Geteuid()}, src.Image().Digest())
+	a, err := src.Access()
+	if err != nil {
+		return store.Image{}, err
+	}
+	im, err := st.Publish(store.Work{Folder: work, Stager: os.Geteuid(), Private: !a.Public}, src.Image().Digest())
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
 		w.trim(ctx, st)
@@ -148,6 +187,9 @@ func (w *worker) fill(ctx context.Context, c *store.Cluster, held *store.Lock, d
 	w.shout = held.SetProgress
 	defer func() { w.shout = nil }()
 	_, err := w.fetchAndPublish(ctx, c.Store, held, d)
+	if err != nil && (isRefusal(err) || !w.login.IsZero()) {
+		return &store.PersonalError{Err: err}
+	}
 	return blameStore(err)
 }
 

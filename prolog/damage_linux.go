@@ -77,7 +77,7 @@ func (w *worker) use(ctx context.Context, st *store.Store, im store.Image) (*job
 		}
 		return ready, err
 	}
-	ready, err := useImage(ctx, w.cfg.RunDir, w.req.Job, im)
+	ready, err := w.useImage(ctx, im)
 	switch {
 	case !errors.Is(err, launcher.ErrBadImage):
 		return ready, err

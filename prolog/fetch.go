@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
@@ -27,7 +29,17 @@ type FetchRequest struct {
 	// Measure has the fetcher ask for the manifest of Digest alone, and answer
 	// with Compressed.
 	Measure bool `json:"measure,omitempty"`
+	// Confirm has the fetcher ask for the manifest alone: whether the registry
+	// lets the user at it.
+	Confirm bool `json:"confirm,omitempty"`
+	// Login, the user's, is for the registry's own host, and for the token
+	// service to which that one sends it. It is shown when nobody gets in
+	// without. Mirrors are asked without a login.
+	Login *credentials.Revealed `json:"login,omitempty"`
 }
+
+// maxLogin bounds a login in a request, in bytes; see credentials.ReadAnswer.
+const maxLogin = 128 << 10
 
 // A FetchEvent is what the fetcher answers on descriptor 3: one JSON value
 // per line, exactly one field set, but for those of a Failure. Any number of
@@ -38,10 +50,15 @@ type FetchEvent struct {
 	Need     *int64               `json:"need_bytes,omitempty"`
 	Failure  *fault.Message       `json:"failure,omitempty"`
 	// Of a Failure: the work folder's disk is at fault, and it is full.
-	Disk   bool          `json:"disk,omitempty"`
-	Full   bool          `json:"full,omitempty"`
-	Digest *store.Digest `json:"digest,omitempty"`
-	Done   bool          `json:"done,omitempty"`
+	Disk bool `json:"disk,omitempty"`
+	Full bool `json:"full,omitempty"`
+	// Of a Failure: with a login, or another one, the registry might answer
+	// otherwise.
+	Refused bool          `json:"refused,omitempty"`
+	Digest  *store.Digest `json:"digest,omitempty"`
+	Done    bool          `json:"done,omitempty"`
+	// Of Digest and Done: nobody's login was needed.
+	Public bool `json:"public,omitempty"`
 	// Compressed is how much the layers take, as they are transferred.
 	Compressed *int64 `json:"compressed_bytes,omitempty"`
 }
@@ -59,10 +76,14 @@ var errNoRoom = &fault.Error{Op: "reserve space", Blame: fault.Site, Remedy: "se
 // what it gets, where that is wanted. dir is its working directory. Every
 // failure goes to out; the error means that out is broken.
 func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out io.Writer, converter io.ReadWriter, dir string) error {
+	// It will hold a login, perhaps.
+	if err := credentials.Guard(); err != nil {
+		return err
+	}
 	opts.Delegate = converter
 	events := json.NewEncoder(out)
 	var req FetchRequest
-	requests := json.NewDecoder(io.LimitReader(in, 2*maxReference))
+	requests := json.NewDecoder(io.LimitReader(in, 2*maxReference+maxLogin))
 	if err := requests.Decode(&req); err != nil {
 		return fmt.Errorf("read the worker's request: %w", err)
 	}
@@ -84,7 +105,9 @@ func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out 
 	}
 	last, err := fetch(ctx, opts, req, dir)
 	if err != nil {
-		last = FetchEvent{Failure: fault.NewMessage(err), Disk: imagecache.IsDisk(err), Full: imagecache.IsFull(err)}
+		last = FetchEvent{
+			Failure: fault.NewMessage(err), Disk: imagecache.IsDisk(err), Full: imagecache.IsFull(err), Refused: imagecache.IsRefused(err),
+		}
 	}
 	return events.Encode(last)
 }
@@ -101,14 +124,53 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 			Err:    errors.New("the node's store takes images from registries only"),
 		}
 	}
-	if req.Measure {
-		bytes, err := imagecache.Compressed(ctx, ref, req.Digest, opts.Network)
-		return FetchEvent{Compressed: &bytes}, err
+	var login *oneLogin
+	opts.Network, login = withLogin(opts.Network, ref, req.Login)
+	var last FetchEvent
+	switch {
+	case req.Confirm:
+		opts.Progress(imagecache.Progress{Phase: imagecache.PhaseResolve})
+		last.Done, err = true, imagecache.Confirm(ctx, ref, req.Digest, opts.Network)
+	case req.Measure:
+		var bytes int64
+		bytes, err = imagecache.Compressed(ctx, ref, req.Digest, opts.Network)
+		last.Compressed = &bytes
+	case !req.Digest.IsZero():
+		last.Done, err = true, imagecache.Fetch(ctx, ref, req.Digest, dir, opts)
+	default:
+		opts.Progress(imagecache.Progress{Phase: imagecache.PhaseResolve})
+		var d store.Digest
+		d, err = imagecache.Resolve(ctx, ref, opts.Platform, opts.Network)
+		last.Digest = &d
 	}
-	if !req.Digest.IsZero() {
-		return FetchEvent{Done: true}, imagecache.Fetch(ctx, ref, req.Digest, dir, opts)
+	last.Public = !login.shown.Load()
+	return last, err
+}
+
+// oneLogin is the login of one user for one registry. It implements
+// imagecache.Logins.
+type oneLogin struct {
+	host  string
+	login credentials.Login
+	shown atomic.Bool // to a registry that let nobody in without
+}
+
+// withLogin has the registry of ref asked with a login, where it wants one; nil
+// is none.
+func withLogin(net imagecache.Network, ref imagecache.Reference, login *credentials.Revealed) (imagecache.Network, *oneLogin) {
+	l := &oneLogin{host: credentials.Host(ref.Host())}
+	if login != nil {
+		l.login = login.Login()
+		net.Credentials, net.Hidden = imagecache.Keychain(l), true
 	}
-	opts.Progress(imagecache.Progress{Phase: imagecache.PhaseResolve})
-	d, err := imagecache.Resolve(ctx, ref, opts.Platform, opts.Network)
-	return FetchEvent{Digest: &d}, err
+	return net, l
+}
+
+// Login implements imagecache.Logins: other hosts, mirrors among them, get none.
+func (l *oneLogin) Login(_ context.Context, t credentials.Target) (credentials.Login, error) {
+	if credentials.Host(t.Registry) != l.host {
+		return credentials.Login{}, nil
+	}
+	l.shown.Store(true)
+	return l.login, nil
 }

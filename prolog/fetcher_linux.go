@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,8 @@ type fetcher struct {
 	stderr     io.Writer
 	digest     store.Digest // what it resolved
 	compressed *int64       // what it measured, in bytes
+	login      credentials.Login
+	public     bool // whether the registry gave it everything without a login
 
 	reserve reserveFunc // nil where nothing is to be written
 	asked   bool        // whether it has reserved
@@ -43,7 +46,7 @@ type fetcher struct {
 }
 
 func (w *worker) fetcher(dir string) *fetcher {
-	return &fetcher{cfg: w.cfg, dir: dir, say: w.say, stderr: &limitedWriter{os.Stderr, maxStderr}}
+	return &fetcher{cfg: w.cfg, dir: dir, say: w.say, login: w.login, stderr: &limitedWriter{os.Stderr, maxStderr}}
 }
 
 // run starts the fetcher and returns when it, and with it every process in
@@ -147,6 +150,10 @@ func (f *fetcher) start(ctx context.Context, c *converter) (cmd *exec.Cmd, event
 // converse asks for req and returns the fetcher's last word; nil when it ended
 // without one.
 func (f *fetcher) converse(ctx context.Context, req FetchRequest, events io.Reader, answers io.Writer) (*FetchEvent, error) {
+	if !f.login.IsZero() {
+		login := f.login.Reveal()
+		req.Login = &login
+	}
 	// One that has ended by now is heard of below.
 	if err := json.NewEncoder(answers).Encode(req); err != nil && !errors.Is(err, unix.EPIPE) {
 		return nil, err
@@ -178,6 +185,8 @@ func (f *fetcher) result(e *FetchEvent) error {
 		return &fullError{&diskError{e.Failure.Err()}}
 	case e.Failure != nil && e.Disk:
 		return &diskError{e.Failure.Err()}
+	case e.Failure != nil && e.Refused:
+		return &refusedError{e.Failure.Err()}
 	case e.Failure != nil:
 		return e.Failure.Err()
 	case e.Digest != nil:
@@ -185,6 +194,7 @@ func (f *fetcher) result(e *FetchEvent) error {
 	case e.Compressed != nil && *e.Compressed >= 0:
 		f.compressed = e.Compressed
 	}
+	f.public = e.Public
 	return nil
 }
 

@@ -13,9 +13,13 @@ import (
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
-// useImage leases im for the job and mounts it on the node.
-func useImage(ctx context.Context, runDir string, job uint32, im store.Image) (*jobstate.Ready, error) {
-	key := store.Key(im.Digest())
+// useImage leases im, which the job's user is entitled to, and mounts it on the
+// node.
+func (w *worker) useImage(ctx context.Context, im store.Image) (*jobstate.Ready, error) {
+	if err := w.mustBeEntitled(im.Digest()); err != nil {
+		return nil, err
+	}
+	key, runDir, job := store.Key(im.Digest()), w.cfg.RunDir, w.req.Job
 	err := withImages(ctx, runDir, func(mounts *launcher.Mounts) error {
 		file, err := im.Open() // before the lease: see jobstate.SetLease
 		if err != nil {

@@ -2,6 +2,7 @@ package prolog
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,6 +22,7 @@ import (
 // the node by a folder below the run folder:
 //
 //	cluster/<key>/     image.json, a copy; rootfs.sqfs, a link to the file;
+//	                   access.json, who may use it;
 //	                   lease, whose time is that of the lease's last renewal
 //	cluster/<key>.lock locked while a lease is written or ended
 //	cluster/swept      leases from before the boot were ended
@@ -41,6 +43,21 @@ func inPlaceFolder(runDir string, d store.Digest) string {
 	return filepath.Join(inPlaceDir(runDir), store.Key(d))
 }
 
+const accessName = "access.json"
+
+// errNotEntitled leaves an image to a worker, which asks the registry.
+var errNotEntitled = errors.New("it is not known whether the user may use the image")
+
+// accessInPlace is who may use an image that is mounted in place; nobody where
+// that cannot be read.
+func accessInPlace(runDir string, d store.Digest) (a store.Access) {
+	data, err := os.ReadFile(filepath.Join(inPlaceFolder(runDir, d), accessName))
+	if err != nil || json.Unmarshal(data, &a) != nil {
+		return store.Access{}
+	}
+	return a
+}
+
 func sweptPath(runDir string) string { return filepath.Join(inPlaceDir(runDir), "swept") }
 
 // useInPlace mounts the image where w.inPlace has it.
@@ -55,6 +72,9 @@ func (w *worker) useInPlace(ctx context.Context, d store.Digest) (*jobstate.Read
 		return nil, err
 	}
 	defer src.Close()
+	if a, err := src.Access(); err != nil || !w.mayUseNow(d, a) {
+		return nil, errors.Join(err, errNotEntitled)
+	}
 	if err := w.leaseInPlace(ctx, src); err != nil {
 		return nil, err
 	}
@@ -85,6 +105,9 @@ func (w *worker) leaseInPlace(ctx context.Context, src *store.Source) error {
 
 func (w *worker) mountInPlace(ctx context.Context, src *store.Source) (*jobstate.Ready, error) {
 	d := src.Image().Digest()
+	if err := w.mustBeEntitled(d); err != nil {
+		return nil, err
+	}
 	err := withImages(ctx, w.cfg.RunDir, func(mounts *launcher.Mounts) error {
 		if err := jobstate.SetLease(w.cfg.RunDir, w.req.Job, store.Key(d)); err != nil {
 			return fmt.Errorf("lease: %w", err)
@@ -111,7 +134,9 @@ func makeInPlace(runDir string, src *store.Source) error {
 	if err := os.Symlink(src.Image().Rootfs(), link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return errors.Join(
+	access, err := src.Access()
+	return errors.Join(err,
+		store.WriteJSON(filepath.Join(folder, accessName), 0o400, access),
 		os.WriteFile(filepath.Join(folder, store.ConfigName), src.Manifest, 0o400),
 		os.WriteFile(filepath.Join(folder, "lease"), nil, 0o400),
 		os.Chtimes(filepath.Join(folder, "lease"), time.Time{}, time.Now()))
@@ -183,7 +208,7 @@ func (w *worker) atOnceInPlace(ctx context.Context, d store.Digest) (*jobstate.R
 // joinInPlace adds the job to those that use an image which is mounted and
 // whose lease holds for long.
 func (w *worker) joinInPlace(ctx context.Context, d store.Digest) (*jobstate.Ready, bool) {
-	if !w.cfg.Cluster.fresh(w.cfg.RunDir, d) {
+	if !w.cfg.Cluster.fresh(w.cfg.RunDir, d) || !w.mayUseNow(d, accessInPlace(w.cfg.RunDir, d)) {
 		return nil, false
 	}
 	unlock, err := lockInPlace(ctx, w.cfg.RunDir, d)

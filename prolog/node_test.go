@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -59,6 +60,16 @@ func TestMain(m *testing.M) {
 type testConfig struct {
 	Config
 	Misdeed string // what the fetcher does instead of its work
+	Homes   map[uint32]string
+}
+
+// user is what the user database of the tests says.
+func (c testConfig) user(uid uint32) (looker, error) {
+	home, ok := c.Homes[uid]
+	if !ok {
+		return looker{}, errors.New("no such user")
+	}
+	return looker{uid: uid, gid: uid, home: home}, nil
 }
 
 func berth(file string, args []string) error {
@@ -70,6 +81,7 @@ func berth(file string, args []string) error {
 	if err := json.Unmarshal(data, &cfg); err != nil {
 		return err
 	}
+	cfg.users = cfg.user
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once, as with the real one
@@ -161,7 +173,8 @@ func newNode(t *testing.T) *node {
 		c.Config = Config{
 			RunDir: filepath.Join(dir, "run"), StoreDir: filepath.Join(dir, "store"), Account: account, Checker: checker,
 			PrologWait: 30 * time.Second, PrepareDeadline: time.Minute,
-			Command: []string{exe, "--node=" + n.file},
+			Command:  []string{exe, "--node=" + n.file},
+			GrantTTL: time.Hour,
 		}
 	})
 	return n
@@ -292,7 +305,7 @@ type testRegistry struct {
 	host               string
 	requests, getBlobs atomic.Int64
 	mu                 sync.Mutex
-	hang               func(*http.Request) bool
+	hang, missing      func(*http.Request) bool
 	release            chan struct{}
 }
 
@@ -305,15 +318,13 @@ func newRegistry(t *testing.T) *testRegistry {
 		if isBlob(req) {
 			r.getBlobs.Add(1)
 		}
+		r.waitWhileStalled(req)
 		r.mu.Lock()
-		hang := r.hang != nil && r.hang(req)
-		release := r.release
+		missing := r.missing != nil && r.missing(req)
 		r.mu.Unlock()
-		if hang {
-			select {
-			case <-release:
-			case <-req.Context().Done():
-			}
+		if missing {
+			http.NotFound(w, req)
+			return
 		}
 		real.ServeHTTP(w, req)
 	}))

@@ -106,7 +106,7 @@ func (w *worker) permitPull(ctx context.Context, d store.Digest) error {
 	if r := w.decision.Rule; r == nil || r.MaxCompressed <= 0 {
 		return nil
 	}
-	bytes, err := w.measure(ctx, d)
+	bytes, _, err := w.measure(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -114,16 +114,21 @@ func (w *worker) permitPull(ctx context.Context, d store.Digest) error {
 }
 
 // measure has the fetcher ask the repository that the job names for d, and
-// returns how much its layers take: proof that it has it.
-func (w *worker) measure(ctx context.Context, d store.Digest) (int64, error) {
-	f := w.fetcher("/")
-	if err := f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, Measure: true}); err != nil {
-		return 0, err
+// returns how much its layers take, and whether everybody may know: proof that it
+// has it.
+func (w *worker) measure(ctx context.Context, d store.Digest) (bytes int64, public bool, err error) {
+	var f *fetcher
+	err = w.asking(ctx, func() error {
+		f = w.fetcher("/")
+		return f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, Measure: true})
+	})
+	if err != nil {
+		return 0, false, err
 	}
 	if f.compressed == nil {
-		return 0, &fault.Error{Op: "measure", Arg: w.req.Image, Blame: fault.Bug, Err: errors.New("the fetcher named no size")}
+		return 0, false, &fault.Error{Op: "measure", Arg: w.req.Image, Blame: fault.Bug, Err: errors.New("the fetcher named no size")}
 	}
-	return *f.compressed, nil
+	return *f.compressed, f.public, nil
 }
 
 // permitImage says whether im, which is at hand, may be used under the name
@@ -133,8 +138,13 @@ func (w *worker) permitImage(ctx context.Context, im store.Image) error {
 	if err != nil || known {
 		return err
 	}
-	if _, err := w.measure(ctx, im.Digest()); err != nil {
+	_, public, err := w.measure(ctx, im.Digest())
+	if err != nil {
 		return fault.Wrap("use the image", w.req.Image, fault.Site, "", err)
+	}
+	// What everybody can read must not name repositories that not everybody may.
+	if a, err := im.Access(); !public && (err != nil || a.Public) {
+		return nil
 	}
 	if err := im.Remember(w.ref.String()); err != nil {
 		w.log.WithError(err).Warn("remember the image's name") // then it is asked for again

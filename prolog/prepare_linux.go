@@ -74,7 +74,8 @@ func start(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Fold
 	return folder, startWorker(cfg, folder, lock)
 }
 
-// atOnce prepares a pinned image that the node has, without a worker: starting
+// atOnce prepares a pinned image that the node has and that the user may use, as
+// far as no registry has to be asked, without a worker: starting
 // one costs each warm job more than the work itself. Whatever is not plain is
 // left to a worker, which says what is wrong.
 func atOnce(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.State, bool) {
@@ -103,7 +104,10 @@ func (w *worker) atOnce(ctx context.Context, st *store.Store, d store.Digest) (*
 	if err != nil || w.suspect(im) || !w.permitAtOnce(im) {
 		return nil, false
 	}
-	ready, err := useImage(ctx, w.cfg.RunDir, w.req.Job, im)
+	if a, err := im.Access(); err != nil || !w.mayUseNow(d, a) {
+		return nil, false
+	}
+	ready, err := w.useImage(ctx, im)
 	return ready, err == nil
 }
 

@@ -4,6 +4,9 @@
 //
 //	prepare_linux.go   records the request, starts the worker       (root)
 //	worker.go          digest, store, lease, mount, outcome         (root)
+//	rights.go          who may use an image that the store has      (root)
+//	grants.go          what registries said of that, for a while    (root)
+//	asking_linux.go    asks without a login, then with the user's   (root)
 //	fetcher_linux.go   starts the fetcher and listens to it         (root)
 //	converter_linux.go starts the converter and the checker         (root)
 //	fetch.go           speaks to the registry                       (the account)
@@ -70,6 +73,12 @@ type Config struct {
 	Cluster ClusterConfig
 	// Policy says which images jobs may use.
 	Policy policy.Policy
+	// GrantTTL is how long a registry's word that a user may use a private
+	// image holds; GrantStaleOK lets it hold while the registry does not answer.
+	GrantTTL     time.Duration
+	GrantStaleOK bool
+
+	users func(uid uint32) (looker, error) // systemUser, but in tests
 }
 
 func (c Config) command(args ...string) []string {

@@ -59,7 +59,11 @@ func (w *worker) fetchOnce(ctx context.Context, lock *store.Lock, d store.Digest
 	}
 	f := w.fetcher(work.Folder.Name())
 	f.reserve, f.converted = reserve, work.Rootfs.Name()
-	return work, f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage})
+	err = f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage})
+	o, _ := w.origin()
+	o.Public = f.public
+	work.Origin, work.Private = &o, !f.public
+	return work, err
 }
 
 // workFolder makes a work folder for the account and opens it.

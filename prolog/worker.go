@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/policy"
 	"github.com/berth-hpc/berth/prolog/jobstate"
@@ -73,6 +74,11 @@ type worker struct {
 	decision *policy.Decision
 
 	meter imagecache.Meter
+
+	entitled store.Digest // what the user may use; see rights.go
+	login    credentials.Login
+	looked   bool  // for login
+	lookErr  error // why it is not known whether there is one
 }
 
 // prepare turns every end into an outcome.
@@ -115,14 +121,19 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 // another one, after it was found or pulled and before it was leased.
 const removedTries = 3
 
-// get finds or pulls d and uses it.
+// get finds d, which the user has to be entitled to, or pulls it, and uses it.
 func (w *worker) get(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, error) {
 	im, err := st.Get(d)
 	w.hit, w.found, w.inPlace = err == nil, nil, nil
 	if w.hit {
 		w.found, err = statDir(im)
 	}
-	if errors.Is(err, store.ErrNotFound) {
+	ok := false
+	if err == nil {
+		ok, err = w.mayUseImage(ctx, im)
+	}
+	if errors.Is(err, store.ErrNotFound) || err == nil && !ok {
+		w.hit, w.found = false, nil
 		if err = w.permitPull(ctx, d); err == nil {
 			im, err = w.pull(ctx, st, d)
 		}
@@ -148,7 +159,7 @@ func statDir(im store.Image) (os.FileInfo, error) {
 }
 
 // digest says which image is meant: the one that submission pinned, else one
-// whose digest the reference names and a store has, else the registry says.
+// whose digest the reference names and that is at hand, else the registry says.
 func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, error) {
 	if w.req.Digest != "" {
 		return store.ParseDigest(w.req.Digest)
@@ -158,18 +169,36 @@ func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, err
 		return store.Digest{}, err
 	}
 	if !ref.Digest().IsZero() {
-		if _, err := st.Get(ref.Digest()); err == nil || w.clusterHas(ctx, ref.Digest()) {
+		if w.atHand(ctx, st, ref.Digest()) {
 			return ref.Digest(), nil
 		}
 	}
-	f := w.fetcher("/")
-	if err := f.run(ctx, FetchRequest{Image: w.req.Image}); err != nil {
-		return store.Digest{}, err
+	return w.resolve(ctx)
+}
+
+// atHand says whether d is in a store and the user may use it, so that no
+// registry has to be asked.
+func (w *worker) atHand(ctx context.Context, st *store.Store, d store.Digest) bool {
+	im, err := st.Get(d)
+	if err != nil {
+		return w.clusterGrants(ctx, d)
 	}
-	if f.digest.IsZero() {
-		return store.Digest{}, &fault.Error{Op: "resolve", Arg: w.req.Image, Blame: fault.Bug, Err: errors.New("the fetcher named no digest")}
+	a, err := im.Access()
+	return err == nil && w.mayUseNow(d, a)
+}
+
+// resolve asks the registry.
+func (w *worker) resolve(ctx context.Context) (d store.Digest, err error) {
+	err = w.asking(ctx, func() error {
+		f := w.fetcher("/")
+		err := f.run(ctx, FetchRequest{Image: w.req.Image})
+		d = f.digest
+		return err
+	})
+	if err == nil && d.IsZero() {
+		err = &fault.Error{Op: "resolve", Arg: w.req.Image, Blame: fault.Bug, Err: errors.New("the fetcher named no digest")}
 	}
-	return f.digest, nil
+	return d, err
 }
 
 // pull gets the image into the store. Workers of other jobs, and of other
@@ -186,7 +215,11 @@ func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (sto
 		}
 	}()
 	if im, err := st.Get(d); err == nil {
-		return im, nil
+		ok, err := w.mayUseImage(ctx, im)
+		if err == nil && !ok {
+			err = w.pullToo(ctx, st, lock, im)
+		}
+		return im, err
 	}
 	im, err := w.fromCluster(ctx, st, lock, d)
 	if errors.Is(err, store.ErrNotFound) {
@@ -196,14 +229,7 @@ func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (sto
 }
 
 func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest) (store.Image, error) {
-	if err := w.cfg.Policy.Pulling(w.req.Image); err != nil {
-		return store.Image{}, err
-	}
-	uid, gid, err := w.cfg.account()
-	if err != nil {
-		return store.Image{}, errAccount(w.cfg.Account, err)
-	}
-	work, err := w.fetchInto(ctx, st, lock, d, uid, gid)
+	work, err := w.fetchForUser(ctx, st, lock, d)
 	if err != nil {
 		return store.Image{}, err
 	}
@@ -214,8 +240,42 @@ func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *sto
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
 		w.trim(ctx, st)
+		err = w.pulled(d, work.Origin.Public)
 	}
 	return im, err
+}
+
+// pullToo pulls an image that the store has from a repository that it does not
+// know, as if it had none: then all of it is there, too. What came is as good
+// as what the store has, and goes.
+func (w *worker) pullToo(ctx context.Context, st *store.Store, lock *store.Lock, im store.Image) error {
+	work, err := w.fetchForUser(ctx, st, lock, im.Digest())
+	if err != nil {
+		return err
+	}
+	defer work.Folder.Close()
+	defer work.Rootfs.Close()
+	if err := im.AddOrigin(*work.Origin, w.canonical()); err != nil {
+		return err
+	}
+	return w.pulled(im.Digest(), work.Origin.Public)
+}
+
+// fetchForUser has the account fetch d, with the user's login if need be, and
+// says by whose rights it was.
+func (w *worker) fetchForUser(ctx context.Context, st *store.Store, lock *store.Lock, d store.Digest) (work store.Work, err error) {
+	if err := w.cfg.Policy.Pulling(w.req.Image); err != nil {
+		return store.Work{}, err
+	}
+	uid, gid, err := w.cfg.account()
+	if err != nil {
+		return store.Work{}, errAccount(w.cfg.Account, err)
+	}
+	err = w.asking(ctx, func() error {
+		work, err = w.fetchInto(ctx, st, lock, d, uid, gid)
+		return err
+	})
+	return work, err
 }
 
 func errAccount(name string, err error) error {

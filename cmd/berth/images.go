@@ -91,7 +91,7 @@ func (p place) held(ctx context.Context) ([]heldImage, error) {
 	var all []heldImage
 	for _, image := range images {
 		h, err := p.describe(ctx, image)
-		if isGone(err) {
+		if isGone(err) || p.hides(err) {
 			continue
 		}
 		if err != nil {

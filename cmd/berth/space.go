@@ -79,6 +79,13 @@ func (p place) usedBy(ctx context.Context, im store.Image) ([]string, error) {
 	return p.space.Users.Of(ctx, im)
 }
 
+// hides says that err is about an image of others: private ones in a store that
+// is not this process's are for nobody's eyes but root's.
+func (p place) hides(err error) bool {
+	own := p.space != nil || p.cluster != nil && p.cluster.Writer()
+	return !own && errors.Is(err, os.ErrPermission)
+}
+
 // mine refuses to change a store that is not this process's.
 func (p place) mine(op, image string) error {
 	switch {

@@ -137,7 +137,8 @@ type Progress func(host, line string)
 // is missing, one of all nodes that call this at once calls fill, which
 // publishes it into the store under the lock, and the others wait, hearing of
 // its progress by waiting. One that dies is taken over. What fill fails with
-// is what those who waited get, too, after a second node tried.
+// is what those who waited get, too, after a second node tried, unless it is a
+// PersonalError.
 //
 // A node that may not write waits for one that is at it, and otherwise gets
 // ErrNotFound.
@@ -176,7 +177,7 @@ func (c *Cluster) fill(ctx context.Context, d Digest, waiting Progress, fill fun
 	switch {
 	case err == nil:
 		c.forgetFailure(d)
-	case ctx.Err() == nil && !errors.Is(err, ErrLockLost):
+	case ctx.Err() == nil && !errors.Is(err, ErrLockLost) && !isPersonal(err):
 		c.recordFailure(d, before, lock.link.is.holder, err)
 	}
 	_ = lock.Release()                  // one that cannot be given back goes stale

@@ -188,6 +188,20 @@ func TestClusterFailureIsShared(t *testing.T) {
 	}
 }
 
+// That somebody may not have an image is nobody else's answer.
+func TestClusterPersonalFailure(t *testing.T) {
+	c := newCrowd(t)
+	refused := c.start(part{Host: "n1", Work: 800 * time.Millisecond, Fail: "personal", Stale: 3 * time.Second})
+	await(t, "the pull begins", func() bool { return len(c.fills()) == 1 })
+	waits := c.start(part{Host: "n2", Stale: 3 * time.Second})
+	if out := c.end(refused); !strings.Contains(out, "you may not") {
+		t.Error(out)
+	}
+	if out := c.end(waits); !strings.Contains(out, "has it") || strings.Contains(out, "you may not") {
+		t.Error(out)
+	}
+}
+
 // A node that may not write waits for a pull that is under way, and does not
 // pull itself.
 func TestClusterReader(t *testing.T) {

@@ -30,7 +30,7 @@ type part struct {
 	Work       time.Duration // how long filling takes
 	KillAt     string        // the step of filling at which the process kills itself
 	StopAt     string        // or stops itself until it gets SIGCONT
-	Fail       string        // filling fails: "user", "site", "unusable"
+	Fail       string        // filling fails: "user", "site", "unusable", "personal"
 	Reader     bool
 	NoFlock    bool // flock(2) fails with ENOSYS
 }
@@ -100,6 +100,8 @@ func (p part) fill(ctx context.Context, c *Cluster, l *Lock) error {
 	switch p.Fail {
 	case "user":
 		return &fault.Error{Op: "pull", Blame: fault.User, Err: errors.New("no such image")}
+	case "personal":
+		return &PersonalError{&fault.Error{Op: "pull", Blame: fault.User, Err: errors.New("you may not")}}
 	case "site":
 		return &fault.Error{Op: "pull", Blame: fault.Site, Err: errors.New("registry down")}
 	case "unusable":

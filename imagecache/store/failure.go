@@ -18,6 +18,21 @@ type failure struct {
 	Message  fault.Message `json:"message"`
 }
 
+// A PersonalError is a failure that is about who asked, not about the image: it
+// is nobody else's answer, and nobody else's to read.
+type PersonalError struct{ Err error }
+
+// Error implements error.
+func (e *PersonalError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the failure.
+func (e *PersonalError) Unwrap() error { return e.Err }
+
+func isPersonal(err error) bool {
+	var personal *PersonalError
+	return errors.As(err, &personal)
+}
+
 // maxTries is how many nodes try before all who wait take the answer: the
 // first may have no network, or no rights in the store.
 const maxTries = 2

@@ -90,6 +90,9 @@ type Record struct {
 	Converter string             `json:"converter"`
 	Policy    string             `json:"policy"`
 	Version   string             `json:"berth_version"`
+	// Origins are the repositories that all of it was pulled from, in a store
+	// that serves several users; see Access.
+	Origins []Origin `json:"origins,omitempty"`
 }
 
 // Manifest reads image.json. The error is ErrNotFound when the image has been
@@ -124,7 +127,7 @@ func (im Image) Remember(reference string) error {
 		return nil
 	}
 	r.References = append(r.References, reference)
-	return siteError("update image record", im.digest.String(), replaceSwept(filepath.Join(im.dir, "..", "..", newName), im.Key(), filepath.Join(im.dir, RecordName), 0o444, r))
+	return im.replaceRecord(r)
 }
 
 // openRegular opens a regular file for reading and follows no symbolic link

@@ -22,6 +22,11 @@ type Work struct {
 	// Check, if not nil, looks at rootfs.sqfs, opened for reading, when nobody
 	// but the caller can write to it any more. Its error keeps the image out.
 	Check func(rootfs *os.File) error
+	// Private keeps the image's folder to its owner, where others may see
+	// those of the store; see Access. Origin, if not nil, is where all of it
+	// was pulled from; else that stays as the record has it.
+	Private bool
+	Origin  *Origin
 }
 
 // rootfs is the folder of rootfs.sqfs.
@@ -58,6 +63,9 @@ func (s *Store) Publish(work Work, d Digest) (Image, error) {
 	if err := checkManifest(dir, d); err != nil {
 		return Image{}, err
 	}
+	if err := work.label(dir, d); err != nil {
+		return Image{}, err
+	}
 	if err := s.commit(dir, im); err != nil {
 		return Image{}, siteError("publish image", d.String(), err)
 	}
@@ -82,7 +90,7 @@ func (s *Store) takeAll(work Work, dir string) error {
 		s.did("took " + name)
 	}
 	// The folder's rights are on disk before its name is, too.
-	return siteError("publish image", dir, errors.Join(to.Chmod(folderMode()), to.Sync()))
+	return siteError("publish image", dir, errors.Join(to.Chmod(work.mode()), to.Sync()))
 }
 
 // check has the file looked at that will be published, in dir.
@@ -98,7 +106,8 @@ func (w Work) check(dir string) error {
 	return w.Check(f)
 }
 
-// folderMode is what others may do with an image's folder.
+// folderMode is what others may do with the store, and with the folders of
+// images that are not private.
 func folderMode() os.FileMode {
 	if os.Geteuid() == 0 {
 		return 0o755

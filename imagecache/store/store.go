@@ -1,7 +1,8 @@
 // Package store keeps images on local disk: one folder per image, named by
 // the image's digest and the version of the policy it was converted under.
 //
-//	images/sha256/<hex>.<policy>/   rootfs.sqfs  image.json  record.json
+//	images/sha256/<hex>.<policy>/   rootfs.sqfs  image.json  record.json; closed
+//	                                to all but root where it is private (Access)
 //	images/.new/                    folders on their way in
 //	tmp/                            one work folder per conversion
 //	locks/                          one lock file per digest and policy; it

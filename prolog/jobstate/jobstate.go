@@ -44,9 +44,10 @@ type Request struct {
 	Digest string `json:"digest,omitempty"`
 }
 
-// Key names the folder of the request within its job.
+// Key names the folder of the request within its job. What was prepared for one
+// user is no other's, also where a job's number comes again.
 func (r Request) Key() string {
-	sum := sha256.Sum256([]byte(r.Image + "\x00" + r.Digest))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s", r.UID, r.Image, r.Digest))
 	return hex.EncodeToString(sum[:8])
 }
 

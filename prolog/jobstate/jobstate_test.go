@@ -181,7 +181,7 @@ func TestStateIsOneOfTwo(t *testing.T) {
 
 func TestKeyTellsRequestsApart(t *testing.T) {
 	a := Request{Image: "a", Digest: "b"}
-	for _, b := range []Request{{Image: "a"}, {Image: "ab"}, {Image: "a", Digest: "c"}} {
+	for _, b := range []Request{{Image: "a"}, {Image: "ab"}, {Image: "a", Digest: "c"}, {UID: 1, Image: "a", Digest: "b"}} {
 		if a.Key() == b.Key() {
 			t.Errorf("%+v and %+v share %s", a, b, a.Key())
 		}

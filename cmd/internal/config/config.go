@@ -29,6 +29,7 @@ type Config struct {
 	Resolve   Resolve
 	Container Container
 	Login     Login
+	Grants    Grants
 	Network   Network
 	Limits    Limits
 	Policy    Policy
@@ -108,6 +109,12 @@ type Limits struct {
 	Ratio    int  // unpacked to compressed
 	Layers   int
 	Manifest Size
+}
+
+// Grants hold the settings of who may use private images of the node's store.
+type Grants struct {
+	TTL     time.Duration // how long a registry's word holds
+	StaleOK bool          // longer, while the registry does not answer
 }
 
 // A Login holds the settings of looking for logins.

@@ -126,6 +126,16 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Login.HelperTimeout },
 		},
 		{
+			Key: "grants.ttl", check: notNegative,
+			Doc: "How long a registry's word holds that a user may use a private image, before a job that finds the image in the store asks again. Rights that are taken away at the registry last this long on a node. 0s asks each time.",
+			at:  func(c *Config, _ string) any { return &c.Grants.TTL },
+		},
+		{
+			Key: "grants.stale_ok",
+			Doc: "Whether users may go on with private images that they used before while the registry does not answer, though grants.ttl is over. false fails such jobs.",
+			at:  func(c *Config, _ string) any { return &c.Grants.StaleOK },
+		},
+		{
 			Key: "container.mount_home", Open: true,
 			Doc: "Whether the user's home is visible in a container, unless the job says otherwise.",
 			at:  func(c *Config, _ string) any { return &c.Container.MountHome },
@@ -195,6 +205,7 @@ func defaults() *Config {
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},
 		Login:     Login{HelperTimeout: 5 * time.Second},
+		Grants:    Grants{TTL: 12 * time.Hour},
 		Network:   defaultNetwork(),
 		Limits:    defaultLimits(),
 		Policy:    Policy{Default: Allow},
