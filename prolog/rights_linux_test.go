@@ -286,6 +286,33 @@ func TestWaitingGivesNoRights(t *testing.T) {
 	}
 }
 
+// Alice's node waits for bob's, which is refused: that is bob's answer alone.
+func TestRefusalIsOneUsers(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	reg := newClosedRegistry(t, true)
+	image, digest := reg.push(t, "alice/tool:1", "alice's")
+	reg.users.Lock()
+	nodes := newNodes(t, 2, shared(t), false)
+	for _, n := range nodes {
+		n.people(reg.host)
+		n.configure(func(c *testConfig) { c.PrologWait = 0 })
+	}
+	reg.stall(isManifest)
+	asked := reg.requests.Load()
+	first, second := jobOf(bob, 1, image, digest), jobOf(alice, 2, image, digest)
+	nodes[0].prepare(first)
+	eventually(t, "bob's node asks", func() bool { return reg.requests.Load() > asked })
+	nodes[1].prepare(second)
+	eventually(t, "alice's waits for it", func() bool { return strings.HasPrefix(nodes[1].folder(second).Progress(), "waiting") })
+	reg.answer()
+	if ready, err := nodes[0].outcome(first); err == nil {
+		t.Errorf("bob got %+v", ready)
+	}
+	nodes[1].ready(second)
+}
+
 // Who may read the same repository shows the manifest's digest with a login of
 // their own; nothing is transferred again.
 func TestColleague(t *testing.T) {
