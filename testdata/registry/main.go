@@ -1,4 +1,5 @@
-// Command registry serves container images to the tests: no users, plain HTTP
+// Command registry serves container images to the tests: without users, or
+// with those of a file to whom repositories belong (server.Users), plain HTTP
 // or HTTPS under a CA of its own, on loopback or on an address of the test's
 // own network. Repositories below faults/ fail as server.Faults says: pulls of
 // HOST/faults/layer.cut.x2/REPO:TAG break off twice. It runs as whoever starts
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,6 +30,7 @@ type flags struct {
 	Dir       string `required:"" help:"Folder for blobs and manifests; made when missing." type:"path"`
 	Log       string `help:"Access log, appended to: method, path, status and bytes of each answer." type:"path"`
 	ReadyFile string `help:"Written with HOST:PORT once requests are answered." type:"path"`
+	UsersFile string `help:"Lines NAME:PASSWORD: let nobody in but these, by bearer tokens." type:"path"`
 	CAFile    string `name:"ca-file" help:"Speak HTTPS; the certificate of the CA behind it, made at the start, is written here." type:"path"`
 }
 
@@ -48,7 +51,11 @@ func serve(ctx context.Context, f flags) error {
 		return err
 	}
 	defer out.Close()
-	reg, err := server.New(server.Options{Dir: f.Dir, Log: out, Wrap: server.Faults})
+	users, err := readUsers(f.UsersFile)
+	if err != nil {
+		return err
+	}
+	reg, err := server.New(server.Options{Dir: f.Dir, Log: out, Wrap: func(h http.Handler) http.Handler { return users.Wrap(server.Faults(h)) }})
 	if err != nil {
 		return err
 	}
@@ -64,6 +71,25 @@ func serve(ctx context.Context, f flags) error {
 		return errors.Join(err, l.Close())
 	}
 	return serveUntil(ctx, l, reg)
+}
+
+// readUsers returns the users in the file at path; "" is for everybody.
+func readUsers(path string) (*server.Users, error) {
+	users := &server.Users{Tokens: true, Passwords: map[string]string{}}
+	if path == "" {
+		return users, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, password, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			users.Passwords[name] = password
+		}
+	}
+	users.Lock()
+	return users, nil
 }
 
 // serveUntil answers on l until ctx ends, then gives running requests two
