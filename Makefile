@@ -1,7 +1,7 @@
 # Berth's build. `make help` lists the targets.
 #
 # Everything is built below build/, laid out as it is installed:
-#   bin/berth  libexec/berth/{berth-create,berth-join}  lib/berth/spank_berth.so
+#   bin/berth  libexec/berth/{berth-create,berth-join,berth-verify}  lib/berth/spank_berth.so
 
 # The plugin is built for PREFIX, so give it to `make build` too, or to
 # `make install`, which builds again for it.
@@ -21,6 +21,7 @@ all: build
 build: ## build the programs and the Slurm plugin
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/berth ./cmd/berth
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
+	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-verify ./cmd/berth-verify
 	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
 	$(MAKE) -s -C spank BUILD=$(BUILD) BINDIR=$(PREFIX)/bin LIBEXEC=$(PREFIX)/libexec/berth
 
@@ -43,6 +44,7 @@ lint: ## gofumpt, staticcheck, vet, shellcheck
 install: build ## install below DESTDIR/PREFIX
 	install -D -m 0755 $(BUILD)/bin/berth $(DESTDIR)$(PREFIX)/bin/berth
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-create $(DESTDIR)$(PREFIX)/libexec/berth/berth-create
+	install -D -m 0755 $(BUILD)/libexec/berth/berth-verify $(DESTDIR)$(PREFIX)/libexec/berth/berth-verify
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-join $(DESTDIR)$(PREFIX)/libexec/berth/berth-join
 	install -D -m 0755 $(BUILD)/lib/berth/spank_berth.so $(DESTDIR)$(PREFIX)/lib/berth/spank_berth.so
 

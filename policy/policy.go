@@ -28,6 +28,8 @@ type Policy struct {
 	// ReadOnly pulls nothing; ReadOnlyFrom is the file which says so.
 	ReadOnly     bool
 	ReadOnlyFrom string
+	// Signatures is a folder with signatures of the site's, "" for none.
+	Signatures string
 	// Contact is whom to ask, in the site's words; "" for the administrator.
 	Contact string
 }
@@ -45,6 +47,11 @@ type Rule struct {
 	// MaxCompressed bounds an image's layers as they are transferred, and
 	// MaxImage the file that becomes of them, in bytes; zero does not.
 	MaxCompressed, MaxImage int64
+	// SignedBy are files with public keys, one of which has to have signed the
+	// image; empty for images that need no signature. With SignedName it has to
+	// be signed for the very repository.
+	SignedBy   []string
+	SignedName bool
 }
 
 // A Subject is who asks. Groups holds both names and numbers of all groups
@@ -158,6 +165,27 @@ func (d Decision) By() string {
 
 // String names the rule and its file.
 func (r *Rule) String() string { return fmt.Sprintf("rule %q (%s)", r.Name, r.From) }
+
+// SignedBy are the files with the keys that must have signed the image; none
+// where it needs no signature.
+func (d Decision) SignedBy() []string {
+	if d.Rule == nil {
+		return nil
+	}
+	return d.Rule.SignedBy
+}
+
+// SignedName says whether it must be signed for the very repository.
+func (d Decision) SignedName() bool { return d.Rule != nil && d.Rule.SignedName }
+
+// Unsigned is the denial of an image without the signature that it needs.
+func (d Decision) Unsigned() error {
+	why := "no key that %s names has signed it"
+	if d.Rule.SignedName {
+		why += " as " + d.Image.String()
+	}
+	return d.denial(fmt.Errorf(why, d.By()))
+}
 
 // Err is the denial, nil where the image is allowed.
 func (d Decision) Err() error {

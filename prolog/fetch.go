@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/cosign"
 	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 )
@@ -36,6 +37,9 @@ type FetchRequest struct {
 	// service to which that one sends it. It is shown when nobody gets in
 	// without. Mirrors are asked without a login.
 	Login *credentials.Revealed `json:"login,omitempty"`
+	// Signed has it look for signatures of Digest alone, and answer with
+	// Verified.
+	Signed *SignatureRequest `json:"signed,omitempty"`
 }
 
 // maxLogin bounds a login in a request, in bytes; see credentials.ReadAnswer.
@@ -44,7 +48,7 @@ const maxLogin = 128 << 10
 // A FetchEvent is what the fetcher answers on descriptor 3: one JSON value
 // per line, exactly one field set, but for those of a Failure. Any number of
 // Progress lines, and one Need, come first; the last line is Failure, Digest,
-// Compressed or Done.
+// Compressed, Verified or Done.
 type FetchEvent struct {
 	Progress *imagecache.Progress `json:"progress,omitempty"`
 	Need     *int64               `json:"need_bytes,omitempty"`
@@ -61,6 +65,8 @@ type FetchEvent struct {
 	Public bool `json:"public,omitempty"`
 	// Compressed is how much the layers take, as they are transferred.
 	Compressed *int64 `json:"compressed_bytes,omitempty"`
+	// Verified is what the keys' owners have signed.
+	Verified *[]cosign.Verified `json:"verified,omitempty"`
 }
 
 // goOn is the worker's answer to Need.
@@ -83,7 +89,7 @@ func Fetch(ctx context.Context, opts imagecache.FetchOptions, in io.Reader, out 
 	opts.Delegate = converter
 	events := json.NewEncoder(out)
 	var req FetchRequest
-	requests := json.NewDecoder(io.LimitReader(in, 2*maxReference+maxLogin))
+	requests := json.NewDecoder(io.LimitReader(in, 2*maxReference+maxLogin+maxSignatureKeys))
 	if err := requests.Decode(&req); err != nil {
 		return fmt.Errorf("read the worker's request: %w", err)
 	}
@@ -131,6 +137,10 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 	case req.Confirm:
 		opts.Progress(imagecache.Progress{Phase: imagecache.PhaseResolve})
 		last.Done, err = true, imagecache.Confirm(ctx, ref, req.Digest, opts.Network)
+	case req.Signed != nil:
+		var all []cosign.Verified
+		all, err = verifySignatures(ctx, ref, req.Digest, *req.Signed, opts)
+		last.Verified = &all
 	case req.Measure:
 		var bytes int64
 		bytes, err = imagecache.Compressed(ctx, ref, req.Digest, opts.Network)

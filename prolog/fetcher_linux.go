@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/cosign"
 	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog/jobstate"
@@ -39,6 +40,7 @@ type fetcher struct {
 	compressed *int64       // what it measured, in bytes
 	login      credentials.Login
 	public     bool // whether the registry gave it everything without a login
+	verified   []cosign.Verified
 
 	reserve reserveFunc // nil where nothing is to be written
 	asked   bool        // whether it has reserved
@@ -193,6 +195,8 @@ func (f *fetcher) result(e *FetchEvent) error {
 		f.digest = *e.Digest
 	case e.Compressed != nil && *e.Compressed >= 0:
 		f.compressed = e.Compressed
+	case e.Verified != nil:
+		f.verified = *e.Verified
 	}
 	f.public = e.Public
 	return nil

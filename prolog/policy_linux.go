@@ -103,14 +103,16 @@ func (w *worker) permitPull(ctx context.Context, d store.Digest) error {
 	if err := w.cfg.Policy.Pulling(w.req.Image); err != nil {
 		return err
 	}
-	if r := w.decision.Rule; r == nil || r.MaxCompressed <= 0 {
-		return nil
+	if r := w.decision.Rule; r != nil && r.MaxCompressed > 0 {
+		bytes, _, err := w.measure(ctx, d)
+		if err != nil {
+			return err
+		}
+		if err := w.decision.Compressed(bytes); err != nil {
+			return err
+		}
 	}
-	bytes, _, err := w.measure(ctx, d)
-	if err != nil {
-		return err
-	}
-	return w.decision.Compressed(bytes)
+	return w.verifySigned(ctx, d)
 }
 
 // measure has the fetcher ask the repository that the job names for d, and
@@ -134,10 +136,18 @@ func (w *worker) measure(ctx context.Context, d store.Digest) (bytes int64, publ
 // permitImage says whether im, which is at hand, may be used under the name
 // that the job has for it.
 func (w *worker) permitImage(ctx context.Context, im store.Image) error {
-	known, err := w.permitKnown(im)
-	if err != nil || known {
-		return err
+	known, signed, err := w.permitKnown(im)
+	if err == nil && !known {
+		err = w.permitName(ctx, im)
 	}
+	if err == nil && !signed {
+		err = w.permitSigned(ctx, im)
+	}
+	return err
+}
+
+// permitName asks the repository that the job names for im.
+func (w *worker) permitName(ctx context.Context, im store.Image) error {
 	_, public, err := w.measure(ctx, im.Digest())
 	if err != nil {
 		return fault.Wrap("use the image", w.req.Image, fault.Site, "", err)
@@ -153,23 +163,25 @@ func (w *worker) permitImage(ctx context.Context, im store.Image) error {
 }
 
 // permitKnown is permitImage without a network. It is not known where the
-// image is only at hand under other names.
-func (w *worker) permitKnown(im store.Image) (known bool, err error) {
+// image is only at hand under other names, and not signed where it needs a
+// signature that is not in its record.
+func (w *worker) permitKnown(im store.Image) (known, signed bool, err error) {
 	if w.decision == nil {
-		return true, nil
+		return true, true, nil
 	}
 	info, err := os.Stat(im.Rootfs())
 	if err != nil {
-		return false, gone(err)
+		return false, false, gone(err)
 	}
 	r, err := im.Record()
 	if err != nil {
-		return false, gone(err)
+		return false, false, gone(err)
 	}
-	if err := w.decision.Compressed(r.Compressed); err != nil {
-		return false, err
+	if err := errors.Join(w.decision.Compressed(r.Compressed), w.decision.Size(info.Size())); err != nil {
+		return false, false, err
 	}
-	return slices.ContainsFunc(r.References, w.isRepository), w.decision.Size(info.Size())
+	signed, err = w.hasSignature(r.Signatures)
+	return slices.ContainsFunc(r.References, w.isRepository), signed, err
 }
 
 // gone says that an image was removed meanwhile, if that is why.
@@ -193,8 +205,8 @@ func (w *worker) permitAtOnce(im store.Image) bool {
 	if w.cfg.Policy.AsksForAccounts() || w.permit() != nil {
 		return false
 	}
-	known, err := w.permitKnown(im)
-	return known && err == nil
+	known, signed, err := w.permitKnown(im)
+	return known && signed && err == nil
 }
 
 // CheckPolicy says what the policy of this node decides for an image and a user, as

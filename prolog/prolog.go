@@ -14,6 +14,7 @@
 //	sandbox/           shuts a process in
 //	cluster_linux.go   the way through a store that nodes share     (root)
 //	inplace_linux.go   images used where that store has them        (root)
+//	signature.go       looks for signatures                         (the account)
 //	policy_linux.go    applies the site's policy                    (root)
 //	image.go           leases and mounts, under one lock            (root)
 //	room_linux.go      reserves and makes room in the store         (root)
@@ -73,6 +74,10 @@ type Config struct {
 	Cluster ClusterConfig
 	// Policy says which images jobs may use.
 	Policy policy.Policy
+	// Verifier is the path of berth-verify, which the account must be able to
+	// execute.
+	Verifier string
+
 	// GrantTTL is how long a registry's word that a user may use a private
 	// image holds; GrantStaleOK lets it hold while the registry does not answer.
 	GrantTTL     time.Duration

@@ -70,8 +70,10 @@ type worker struct {
 	said           time.Time
 
 	// See policy_linux.go; without a policy there is no decision.
-	ref      imagecache.Reference
-	decision *policy.Decision
+	ref          imagecache.Reference
+	decision     *policy.Decision
+	signed       []store.Signature
+	signedPublic bool // whether nobody's login was needed to see them
 
 	meter imagecache.Meter
 

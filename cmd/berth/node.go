@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"text/tabwriter"
 
@@ -59,6 +60,7 @@ func (s *session) site() (prolog.Config, error) {
 		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs,
 		Command: []string{self}, Cluster: cluster, Policy: policyOf(cfg),
 		GrantTTL: cfg.Grants.TTL, GrantStaleOK: cfg.Grants.StaleOK,
+		Verifier: filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-verify"),
 	}, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/user"
 	"strconv"
+	"strings"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
@@ -34,6 +35,8 @@ type decisionReport struct {
 	MaxCompressed int64          `json:"max_compressed_bytes,omitempty"`
 	MaxImage      int64          `json:"max_image_bytes,omitempty"`
 	ReadOnly      bool           `json:"read_only"`
+	SignedBy      []string       `json:"signed_by,omitempty"`
+	SignedName    bool           `json:"signed_name,omitempty"`
 	Passed        []passedReport `json:"passed"`
 }
 
@@ -68,7 +71,8 @@ func (c *policyCheckCmd) Run(s *session) error {
 
 func reportOf(p policy.Policy, d policy.Decision, who account) decisionReport {
 	r := decisionReport{
-		Image: d.Image.String(), User: who.label(), Allowed: d.Allowed(), By: d.By(), ReadOnly: p.ReadOnly, Passed: []passedReport{},
+		Image: d.Image.String(), User: who.label(), Allowed: d.Allowed(), By: d.By(), ReadOnly: p.ReadOnly,
+		SignedBy: d.SignedBy(), SignedName: d.SignedName(), Passed: []passedReport{},
 	}
 	for _, passed := range d.Passed {
 		r.Passed = append(r.Passed, passedReport{passed.Rule.String(), passed.What})
@@ -94,6 +98,9 @@ func (s *session) printDecision(p policy.Policy, d policy.Decision, who account)
 	}
 	if d.Rule != nil && d.Rule.MaxImage > 0 {
 		fmt.Fprintf(s.stdout, "the converted image may take %s\n", config.Size(d.Rule.MaxImage))
+	}
+	if keys := d.SignedBy(); len(keys) > 0 {
+		fmt.Fprintf(s.stdout, "it has to be signed by a key of %s\n", strings.Join(keys, ", "))
 	}
 	if p.ReadOnly {
 		fmt.Fprintf(s.stdout, "only if it is at hand on the node: policy.read_only (%s)\n", p.ReadOnlyFrom)
@@ -149,7 +156,7 @@ func (s *session) permitted(ref imagecache.Reference) error {
 // policyOf is the site's policy as its settings have it.
 func policyOf(cfg *config.Config) policy.Policy {
 	p := policy.Policy{
-		Deny: cfg.Policy.Default == config.Deny, ReadOnly: cfg.Policy.ReadOnly, Contact: cfg.Policy.Contact,
+		Deny: cfg.Policy.Default == config.Deny, ReadOnly: cfg.Policy.ReadOnly, Contact: cfg.Policy.Contact, Signatures: cfg.Policy.Signatures,
 		ReadOnlyFrom: string(cfg.Origin("policy.read_only")),
 	}
 	if from := cfg.Origin("policy.default"); from != config.Default {
@@ -158,7 +165,7 @@ func policyOf(cfg *config.Config) policy.Policy {
 	for _, r := range cfg.Policy.Rules {
 		p.Rules = append(p.Rules, policy.Rule{
 			Name: r.Name, From: string(r.From), Images: r.Images, Users: r.Users, Groups: r.Groups, Deny: r.Action == config.Deny,
-			MaxCompressed: int64(r.MaxCompressed), MaxImage: int64(r.MaxImage),
+			MaxCompressed: int64(r.MaxCompressed), MaxImage: int64(r.MaxImage), SignedBy: r.SignedBy, SignedName: r.SignedName,
 		})
 	}
 	return p

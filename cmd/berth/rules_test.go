@@ -129,6 +129,8 @@ func TestImports(t *testing.T) {
 		{"cmd/berth-create", "github.com/google/go-containerregistry", "libcontainer copies the program for every container"},
 		{"cmd/berth-create", "github.com/alecthomas/kong", "libcontainer copies the program for every container"},
 		{"cmd/berth-create", "net/http", "it runs as root and uses no network"},
+		{"cmd/berth", "github.com/sigstore", "its start costs every call of berth"},
+		{"cmd/berth-verify", "github.com/alecthomas/kong", "it has no command line"},
 		{"cmd/berth", "github.com/opencontainers/runc/libcontainer", "its start costs every call of berth"},
 	}
 	for _, rule := range rules {

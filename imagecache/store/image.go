@@ -93,6 +93,16 @@ type Record struct {
 	// Origins are the repositories that all of it was pulled from, in a store
 	// that serves several users; see Access.
 	Origins []Origin `json:"origins,omitempty"`
+	// Signatures are those that were verified for a site's policy.
+	Signatures []Signature `json:"signatures,omitempty"`
+}
+
+// A Signature says that somebody vouched for an image.
+type Signature struct {
+	Key    string    `json:"key"`    // SHA-256 of the public key, in hex
+	Digest Digest    `json:"digest"` // that was signed: the image's, or of an index that leads to it
+	Name   string    `json:"name"`   // the repository for which
+	Time   time.Time `json:"time"`   // when that was verified, UTC
 }
 
 // Manifest reads image.json. The error is ErrNotFound when the image has been
@@ -127,6 +137,19 @@ func (im Image) Remember(reference string) error {
 		return nil
 	}
 	r.References = append(r.References, reference)
+	return im.replaceRecord(r)
+}
+
+// RememberSignatures replaces what the image's record says of the keys of s.
+func (im Image) RememberSignatures(s []Signature) error {
+	r, err := im.Record()
+	if err != nil {
+		return err
+	}
+	r.Signatures = slices.DeleteFunc(r.Signatures, func(old Signature) bool {
+		return slices.ContainsFunc(s, func(n Signature) bool { return n.Key == old.Key && n.Name == old.Name })
+	})
+	r.Signatures = append(r.Signatures, s...)
 	return im.replaceRecord(r)
 }
 

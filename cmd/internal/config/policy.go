@@ -21,7 +21,9 @@ type Policy struct {
 	Default  string // Allow or Deny
 	ReadOnly bool
 	Contact  string
-	Rules    []Rule // in the order of the files
+	// Signatures is a folder, "" for none.
+	Signatures string
+	Rules      []Rule // in the order of the files
 }
 
 // A Rule is one table [[policy.rule]].
@@ -33,6 +35,8 @@ type Rule struct {
 	Action        string // Allow or Deny
 	MaxCompressed Size
 	MaxImage      Size
+	SignedBy      []string // files with public keys
+	SignedName    bool
 
 	From Origin   // the file in which it stands
 	set  []string // the keys that it sets, in the order of ruleSettings
@@ -80,6 +84,14 @@ func ruleSettings() []ruleSetting {
 			"max_image", "How large the file may be that an image becomes. 0B is no limit.", `"40GB"`,
 			func(r *Rule) any { return &r.MaxImage }, nil,
 		},
+		{
+			"signed_by", "Files with public keys, as cosign generate-key-pair writes them into cosign.pub: one of them has to have signed the image (cosign sign --key), or an index that leads to it. Left out: it needs no signature.", `["/etc/berth/keys/bio.pub"]`,
+			func(r *Rule) any { return &r.SignedBy }, keyFiles,
+		},
+		{
+			"signed_name", "Whether it has to be signed for this very registry and repository: signatures that were copied to a mirror of another name do not count then.", "false",
+			func(r *Rule) any { return &r.SignedName }, nil,
+		},
 	}
 }
 
@@ -100,6 +112,11 @@ func policySettings() []Setting {
 			Key: "policy.contact", Example: `"hpc-support@example.org"`,
 			Doc: "Whom to ask about a denial; it ends the message. Unset: your administrator.",
 			at:  func(c *Config, _ string) any { return &c.Policy.Contact },
+		},
+		{
+			Key: "policy.signatures", check: absoluteOrNone, Example: `"/etc/berth/signatures"`,
+			Doc: "A folder with signatures, for images whose registry has none or cannot be asked: sha256-HEX.json, as cosign download signature IMAGE prints them, with the digest that was signed. The account reads it.",
+			at:  func(c *Config, _ string) any { return &c.Policy.Signatures },
 		},
 	}
 }
@@ -162,6 +179,9 @@ func readRule(keys map[string]any, from Origin) (Rule, error) {
 		if !slices.Contains(r.set, key) {
 			return r, fmt.Errorf("unknown key %s", key)
 		}
+	}
+	if r.SignedName && len(r.SignedBy) == 0 {
+		return r, errors.New("signed_name without signed_by")
 	}
 	for _, key := range []string{"name", "images", "action"} {
 		if !slices.Contains(r.set, key) {
@@ -228,6 +248,21 @@ func accountList(value any) error {
 	list := value.([]string)
 	if len(list) == 0 || slices.Contains(list, "") {
 		return errors.New("a name is missing; leave the key out to mean everybody")
+	}
+	return nil
+}
+
+// keyFiles refuses an empty list: a rule that wants a signature must not be
+// taken for one that wants none.
+func keyFiles(value any) error {
+	list := value.([]string)
+	if len(list) == 0 {
+		return errors.New("no key; leave it out where no signature is needed")
+	}
+	for _, path := range list {
+		if err := absolute(path); err != nil {
+			return err
+		}
 	}
 	return nil
 }
