@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/sirupsen/logrus"
+
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/prolog/jobstate"
@@ -144,4 +147,18 @@ func TestCleanupWhileLayersAreConverted(t *testing.T) {
 		t.Errorf("cleanup took %s", took)
 	}
 	n.checkClean()
+}
+
+// A transfer that stands still after its first bytes has said how many came.
+func TestLastWordIsTold(t *testing.T) {
+	f, err := jobstate.Create(t.TempDir(), request(1, "x", ""))
+	must(t, err)
+	w := &worker{folder: f, req: request(1, "x", ""), log: logrus.New()}
+	stop := w.keepTelling()
+	defer stop()
+	for _, p := range []imagecache.Progress{{Layer: 1, Total: 1e6}, {Layer: 2, Total: 1e6}, {Layer: 1, Done: 6e5, Total: 1e6}} {
+		p.Phase, p.Layers = imagecache.PhasePull, 2
+		w.say(p)
+	}
+	eventually(t, "what arrived is told", func() bool { return strings.Contains(f.Progress(), "0 of 2 layers, 0.6 of 2.0 MB") })
 }

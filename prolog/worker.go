@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -67,7 +68,6 @@ type worker struct {
 	withoutCluster bool
 	inPlace        *store.Cluster // the image is used where this has it
 	shout          func(line string)
-	said           time.Time
 
 	// See policy_linux.go; without a policy there is no decision.
 	ref          imagecache.Reference
@@ -75,12 +75,14 @@ type worker struct {
 	signed       []store.Signature
 	signedPublic bool // whether nobody's login was needed to see them
 
-	meter imagecache.Meter
-
 	entitled store.Digest // what the user may use; see rights.go
 	login    credentials.Login
 	looked   bool  // for login
 	lookErr  error // why it is not known whether there is one
+
+	telling sync.Mutex // for what follows, and shout
+	meter   imagecache.Meter
+	said    time.Time
 }
 
 // prepare turns every end into an outcome.
@@ -285,18 +287,50 @@ func errAccount(name string, err error) error {
 		"the administrator creates it on every node: useradd --system --no-create-home "+name, err)
 }
 
-// say records progress for the tasks: each step, and then once a second. Failing
-// to is no reason to stop: when the job's folder is gone, the next step finds
-// out.
+// tellEvery is how often the tasks can hear something new.
+const tellEvery = time.Second
+
+// say records progress for the tasks: each step at once, the rest not more often
+// than they can hear it. Failing to is no reason to stop: when the job's folder
+// is gone, the next step finds out.
 func (w *worker) say(p imagecache.Progress) {
-	if begins := w.meter.Update(p); !begins && time.Since(w.said) < time.Second {
-		return
+	w.telling.Lock()
+	defer w.telling.Unlock()
+	if begins := w.meter.Update(p); begins || time.Since(w.said) >= tellEvery {
+		w.tellStatus()
 	}
+}
+
+func (w *worker) tellStatus() {
 	w.said = time.Now()
 	w.tell(progressLine(w.req.Image, w.meter.Status()))
 	if w.shout != nil {
 		w.shout(progressLine("it", w.meter.Status()))
 	}
+}
+
+// keepTelling repeats where the step at hand stands until stop is called: what
+// say has left out, and that nothing more arrives.
+func (w *worker) keepTelling() (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(tellEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			w.telling.Lock()
+			if !w.said.IsZero() {
+				w.tellStatus()
+			}
+			w.telling.Unlock()
+		}
+	}()
+	return func() { close(done); <-ended }
 }
 
 // progressLine says where a pull is, in one line.
