@@ -25,15 +25,7 @@ type originalIndex struct {
 
 // openIndex opens the index that ref names.
 func openIndex(ctx context.Context, ref Reference, net Network) (*originalIndex, error) {
-	src, err := openSource(ctx, ref, net)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := src.root(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseManifest(raw)
+	src, raw, m, err := openRoot(ctx, ref, net)
 	if err != nil {
 		return nil, err
 	}

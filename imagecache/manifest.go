@@ -89,6 +89,18 @@ func resolve(ctx context.Context, src source, platform Platform) (store.Digest, 
 	return store.Digest{}, damaged("its indexes are nested deeper than %d", maxIndexDepth)
 }
 
+// openRoot reads the manifest or index that ref itself names.
+func openRoot(ctx context.Context, ref Reference, net Network) (src source, raw []byte, m *anyManifest, err error) {
+	if src, err = openSource(ctx, ref, net); err != nil {
+		return nil, nil, nil, err
+	}
+	if raw, err = src.root(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	m, err = parseManifest(raw)
+	return src, raw, m, err
+}
+
 // anyManifest has the fields of image manifests and of indexes, in their OCI
 // and Docker forms, which differ in media types only.
 type anyManifest struct {

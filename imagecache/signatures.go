@@ -70,15 +70,7 @@ func Signatures(ctx context.Context, ref Reference, d store.Digest, net Network)
 }
 
 func signatures(ctx context.Context, ref Reference, net Network) (all []cosign.Signature, err error) {
-	src, err := openSource(ctx, ref, net)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := src.root(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseManifest(raw)
+	src, _, m, err := openRoot(ctx, ref, net)
 	if err != nil {
 		return nil, err
 	}

@@ -61,15 +61,7 @@ func (c *runCmd) runNamed(ctx context.Context, s *session, cfg *config.Config) e
 		return err
 	}
 	defer rootfs.Close()
-	manifest, err := image.Manifest()
-	if err != nil {
-		return err
-	}
-	argv, err := c.argv(manifest.Config)
-	if err != nil {
-		return err
-	}
-	return c.become(ctx, s, cfg, image, rootfs, kept, argv)
+	return c.become(ctx, s, cfg, image, rootfs, kept)
 }
 
 // openNamed returns the container, made if need be, and its image.

@@ -35,23 +35,29 @@ type nodeCmd struct {
 
 // site returns the settings for root's part of a node, and refuses others.
 func (s *session) site() (prolog.Config, error) {
+	node, _, err := s.siteSettings()
+	return node, err
+}
+
+// siteSettings is site, with all the settings that it was made of.
+func (s *session) siteSettings() (prolog.Config, *config.Config, error) {
 	if s.user.uid != 0 {
-		return prolog.Config{}, &fault.Error{
+		return prolog.Config{}, nil, &fault.Error{
 			Op: "look after this node", Blame: fault.User, Err: errors.New("only root may"),
 			Remedy: "run it as root; users run images by: berth run IMAGE COMMAND",
 		}
 	}
 	cfg, err := config.Load(config.Source{Dir: s.configDir})
 	if err != nil {
-		return prolog.Config{}, err
+		return prolog.Config{}, nil, err
 	}
 	limits, err := spaceLimits(cfg.Store.Space, cfg.Store.Dir, "store.")
 	if err != nil {
-		return prolog.Config{}, err
+		return prolog.Config{}, nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return prolog.Config{}, err
+		return prolog.Config{}, nil, err
 	}
 	cluster, err := clusterOf(cfg)
 	return prolog.Config{
@@ -61,7 +67,7 @@ func (s *session) site() (prolog.Config, error) {
 		Command: []string{self}, Cluster: cluster, Policy: policyOf(cfg),
 		GrantTTL: cfg.Grants.TTL, GrantStaleOK: cfg.Grants.StaleOK,
 		Verifier: filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-verify"),
-	}, err
+	}, cfg, err
 }
 
 // clusterOf returns the settings of the store that this node shares.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 
-	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/prolog"
 	"golang.org/x/sys/unix"
 )
@@ -16,15 +15,11 @@ type nodeConvertCmd struct {
 
 // Run speaks to the fetcher on descriptor 3.
 func (c *nodeConvertCmd) Run(ctx context.Context, s *session) error {
-	cfg, err := s.site()
+	cfg, settings, err := s.siteSettings()
 	if err != nil {
 		return err
 	}
 	if err := inherited(unix.S_IFSOCK); err != nil {
-		return err
-	}
-	settings, err := config.Load(config.Source{Dir: s.configDir})
-	if err != nil {
 		return err
 	}
 	converter := fetchOptions(settings, anonymous(settings)).Converter

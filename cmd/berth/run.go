@@ -59,6 +59,13 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 		return err
 	}
 	defer rootfs.Close()
+	return c.become(ctx, s, cfg, image, rootfs, nil)
+}
+
+// become builds the container and turns the process into the command inside. Until
+// then rootfs, which Image.Use opened, keeps the image in the store, and
+// afterwards whatever serves it. kept is nil for a container without a name.
+func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, rootfs *os.File, kept *keptContainer) error {
 	manifest, err := image.Manifest()
 	if err != nil {
 		return err
@@ -67,13 +74,6 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return c.become(ctx, s, cfg, image, rootfs, nil, argv)
-}
-
-// become builds the container and turns the process into argv inside. Until
-// then rootfs, which Image.Use opened, keeps the image in the store, and
-// afterwards whatever serves it. kept is nil for a container without a name.
-func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, image store.Image, rootfs *os.File, kept *keptContainer, argv []string) error {
 	req, err := c.request(s, cfg)
 	if err != nil {
 		return err
