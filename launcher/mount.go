@@ -36,7 +36,7 @@ func checkMountName(name string) error {
 
 func notInMountName(r rune) bool {
 	switch {
-	case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-', r == '_':
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune(".-_[]", r):
 		return false
 	}
 	return true

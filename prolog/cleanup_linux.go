@@ -34,7 +34,7 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	job, err := one(m, "job")
+	job, err := jobID(m)
 	if err != nil {
 		return err
 	}
@@ -44,14 +44,14 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 		return nil // no job with an image since the boot
 	}
 	if err := errors.Join(endJob(ctx, cfg, job), collectIfShort(cfg)); err != nil {
-		return fmt.Errorf("clean up after job %d: %w", job, err)
+		return fmt.Errorf("clean up after job %s: %w", job, err)
 	}
 	return nil
 }
 
 // endJob undoes what was made for a job. Each step is tried even if another
 // fails.
-func endJob(ctx context.Context, cfg Config, job uint32) error {
+func endJob(ctx context.Context, cfg Config, job jobstate.JobID) error {
 	return errors.Join(
 		stopWorkers(ctx, cfg.RunDir, job),
 		removeJob(cfg.RunDir, job),
@@ -71,8 +71,8 @@ func known(runDir string) bool {
 // removeJob removes the job's folder, and with it the leases. It moves the
 // folder away first: a worker that outlived stopWorkers finds no place for a
 // lease or an outcome.
-func removeJob(runDir string, job uint32) error {
-	gone := filepath.Join(runDir, fmt.Sprintf("ended.%d.%d", job, os.Getpid()))
+func removeJob(runDir string, job jobstate.JobID) error {
+	gone := filepath.Join(runDir, fmt.Sprintf("ended.%s.%d", job, os.Getpid()))
 	err := os.Rename(jobstate.JobDir(runDir, job), gone)
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
@@ -85,7 +85,7 @@ func removeJob(runDir string, job uint32) error {
 	return err
 }
 
-func unpin(ctx context.Context, runDir string, job uint32) error {
+func unpin(ctx context.Context, runDir string, job jobstate.JobID) error {
 	mounts, err := launcher.OpenMounts(ctx, runDir)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func unpinForgotten(ctx context.Context, runDir string, mounts *launcher.Mounts)
 	return err
 }
 
-func stopWorkers(ctx context.Context, runDir string, job uint32) error {
+func stopWorkers(ctx context.Context, runDir string, job jobstate.JobID) error {
 	folders, err := jobstate.Folders(runDir, job)
 	for _, f := range folders {
 		err = errors.Join(err, stopWorker(ctx, f))

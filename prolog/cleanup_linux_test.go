@@ -88,7 +88,7 @@ func TestStatus(t *testing.T) {
 	must(t, f.SetProgress("converting x"))
 	got, err := Status(Config{RunDir: run})
 	must(t, err)
-	if len(got) != 1 || got[0].Job != 7 || got[0].Busy || got[0].State != nil || got[0].Progress != "converting x" {
+	if len(got) != 1 || got[0].Job != "7" || got[0].Busy || got[0].State != nil || got[0].Progress != "converting x" {
 		data, _ := json.Marshal(got)
 		t.Errorf("%s", data)
 	}

@@ -93,7 +93,7 @@ func TestClusterHangs(t *testing.T) {
 		if !strings.Contains(n.log(r), "no answer within 300ms") {
 			t.Errorf("the log says %s", n.log(r))
 		}
-		m := message(t, jobstate.Request{Job: 1, Image: "x"})
+		m := message(t, jobstate.Request{Job: "1", Image: "x"})
 		err := Cleanup(t.Context(), n.cfg.Config, strings.NewReader(string(m)))
 		if (err != nil) != mount {
 			t.Errorf("cleaning up: %v", err)

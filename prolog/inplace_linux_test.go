@@ -186,7 +186,7 @@ func TestClusterVanishesWhileInUse(t *testing.T) {
 	if got := n.read(ready.Mount, "hello"); got != "inside" {
 		t.Errorf("the image says %q", got)
 	}
-	m := message(t, jobstate.Request{Job: 1, Image: "x"})
+	m := message(t, jobstate.Request{Job: "1", Image: "x"})
 	if err := Cleanup(t.Context(), n.cfg.Config, strings.NewReader(string(m))); err == nil || !strings.Contains(err.Error(), "cluster's store") {
 		t.Errorf("cleaning up: %v", err)
 	}

@@ -218,7 +218,7 @@ func message(t *testing.T, r jobstate.Request) []byte {
 	return m
 }
 
-func (n *node) cleanup(job uint32) {
+func (n *node) cleanup(job any) {
 	n.t.Helper()
 	m, err := wire.Message{{Key: "job", Value: fmt.Sprint(job)}}.Encode()
 	must(n.t, err)
@@ -232,7 +232,7 @@ func (n *node) outcome(r jobstate.Request) (jobstate.Ready, error) {
 	defer cancel()
 	ready, err := n.folder(r).Wait(ctx, nil)
 	if ctx.Err() != nil {
-		n.t.Fatalf("no outcome of job %d: %v\n%s", r.Job, err, n.log(r))
+		n.t.Fatalf("no outcome of job %s: %v\n%s", r.Job, err, n.log(r))
 	}
 	return ready, err
 }
@@ -241,7 +241,7 @@ func (n *node) ready(r jobstate.Request) jobstate.Ready {
 	n.t.Helper()
 	ready, err := n.outcome(r)
 	if err != nil {
-		n.t.Fatalf("job %d: %v\n%s", r.Job, err, n.log(r))
+		n.t.Fatalf("job %s: %v\n%s", r.Job, err, n.log(r))
 	}
 	return ready
 }

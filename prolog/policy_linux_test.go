@@ -30,7 +30,7 @@ func (n *node) denied(r jobstate.Request, words string) {
 	n.prepare(r)
 	_, err := n.outcome(r)
 	if err == nil || fault.Of(err) != fault.User || !strings.Contains(err.Error(), words) || !strings.Contains(fault.Remedy(err), "berth policy check") {
-		n.t.Errorf("job %d: %v (%s), want %s", r.Job, err, fault.Remedy(err), words)
+		n.t.Errorf("job %s: %v (%s), want %s", r.Job, err, fault.Remedy(err), words)
 	}
 }
 
@@ -209,7 +209,7 @@ func TestPolicyAsksForAccountsInTheWorker(t *testing.T) {
 			t.Errorf("job %d: no worker", job)
 		}
 	}
-	n.denied(jobstate.Request{Job: 3, UID: 0, GID: 1000, Image: image, Digest: digest}, `rule "root"`)
+	n.denied(jobstate.Request{Job: "3", UID: 0, GID: 1000, Image: image, Digest: digest}, `rule "root"`)
 }
 
 func TestSubjectHasAllGroups(t *testing.T) {

@@ -39,7 +39,7 @@ func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
 	}
 	folder, err := start(ctx, cfg, req)
 	if err != nil {
-		return fmt.Errorf("prepare an image for job %d: %w", req.Job, err)
+		return fmt.Errorf("prepare an image for job %s: %w", req.Job, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait(m, cfg.PrologWait))
 	defer cancel()

@@ -2,6 +2,7 @@ package prolog
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -19,7 +20,7 @@ import (
 )
 
 func request(job uint32, image, digest string) jobstate.Request {
-	return jobstate.Request{Job: job, UID: 1000, GID: 1000, Image: image, Digest: digest}
+	return jobstate.Request{Job: jobstate.JobID(fmt.Sprint(job)), UID: 1000, GID: 1000, Image: image, Digest: digest}
 }
 
 func TestPrepareAndCleanup(t *testing.T) {

@@ -67,6 +67,9 @@ type Config struct {
 	// LiveJobs prints the scheduler's jobs on this node, one number a line; "%n"
 	// in it stands for the node's name. Empty where nothing is to be reaped.
 	LiveJobs []string
+	// PBSJobs is the folder in which pbs_mom keeps the jobs of this node. Empty
+	// where nothing of PBS is to be reaped.
+	PBSJobs string
 	// Command starts `berth` again: its path, and options that must come
 	// before the subcommand, if any. The account must be able to execute it.
 	Command []string

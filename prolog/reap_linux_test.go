@@ -1,6 +1,7 @@
 package prolog
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -24,7 +25,7 @@ func testLogger() logrus.FieldLogger {
 }
 
 // age makes all that a job has here so old, once its workers have ended.
-func (n *node) age(job uint32, by time.Duration) {
+func (n *node) age(job jobstate.JobID, by time.Duration) {
 	n.t.Helper()
 	folders, err := jobstate.Folders(n.cfg.RunDir, job)
 	must(n.t, err)
@@ -56,7 +57,7 @@ func TestReap(t *testing.T) {
 		n.ready(r)
 		digests = append(digests, digest)
 		if job != 3 {
-			n.age(job, 6*time.Minute)
+			n.age(jobstate.JobID(fmt.Sprint(job)), 6*time.Minute)
 		}
 		if job == 4 {
 			_, err := jobstate.Create(n.cfg.RunDir, r) // as Prepare does
@@ -78,10 +79,10 @@ func TestReap(t *testing.T) {
 		must(t, mounts.Pin(t.Context(), job, launcher.Pin{Name: "user1", NS: ns}))
 	}
 	reaped, err := Reap(t.Context(), n.cfg.Config)
-	if err != nil || !slices.Equal(reaped, []uint32{1}) {
+	if err != nil || !slices.Equal(reaped, []jobstate.JobID{"1"}) {
 		t.Errorf("reaped %v, %v; want 1 alone", reaped, err)
 	}
-	if jobs, err := jobstate.Jobs(n.cfg.RunDir); err != nil || !slices.Equal(jobs, []uint32{2, 3, 4, 5}) {
+	if jobs, err := jobstate.Jobs(n.cfg.RunDir); err != nil || !slices.Equal(jobs, []jobstate.JobID{"2", "3", "4", "5"}) {
 		t.Errorf("left %v, %v", jobs, err)
 	}
 	if pinned, err := mounts.PinnedJobs(); err != nil || !slices.Equal(pinned, []string{"2"}) {
@@ -112,7 +113,7 @@ func TestReapBelievesNothingElse(t *testing.T) {
 	r := request(1, image, digest)
 	n.prepare(r)
 	n.ready(r)
-	n.age(1, time.Hour)
+	n.age("1", time.Hour)
 	for _, test := range []struct {
 		name    string
 		command []string
@@ -138,7 +139,7 @@ func TestReapBelievesNothingElse(t *testing.T) {
 		})
 	}
 	n.configure(func(c *testConfig) { c.LiveJobs = []string{"true"} })
-	if reaped, err := Reap(t.Context(), n.cfg.Config); err != nil || !slices.Equal(reaped, []uint32{1}) {
+	if reaped, err := Reap(t.Context(), n.cfg.Config); err != nil || !slices.Equal(reaped, []jobstate.JobID{"1"}) {
 		t.Errorf("no jobs at all: reaped %v, %v", reaped, err)
 	}
 	n.checkClean()
@@ -154,7 +155,46 @@ func TestLiveJobsIsAskedPlainly(t *testing.T) {
 	node, _, _ := strings.Cut(host, ".")
 	script := `test "$1" = "-w$2" && test -z "$SLURM_CONF" && test "$(pwd)" = / && echo 7`
 	live, err := liveJobs(t.Context(), []string{"sh", "-c", script, "sh", "-w%n", node})
-	if err != nil || len(live) != 1 || !live[7] {
+	if err != nil || len(live) != 1 || !live["7"] {
 		t.Errorf("%v, %v", live, err)
+	}
+}
+
+// TestReapPBS: a job of PBS's is gone when pbs_mom has no file of it, and only
+// where pbs_mom's folder can be read. Slurm's answer says nothing of it.
+func TestReapPBS(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n, reg := newNode(t), newRegistry(t)
+	image, digest := reg.push(t, "x", "content")
+	dir := t.TempDir()
+	n.configure(func(c *testConfig) { c.LiveJobs, c.PBSJobs = []string{"true"}, filepath.Join(dir, "missing") })
+	ids := []jobstate.JobID{"7", "7.server", "8[2].server", "8[3].server", "9.server"}
+	for _, id := range ids {
+		r := jobstate.Request{Job: id, UID: 1000, GID: 1000, Image: image, Digest: digest}
+		n.prepare(r)
+		n.ready(r)
+		if id != "9.server" {
+			n.age(id, time.Hour)
+		}
+	}
+	reaped, err := Reap(t.Context(), n.cfg.Config)
+	if fault.Of(err) != fault.Site || !strings.Contains(fault.Remedy(err), "node.pbs_jobs") || !slices.Equal(reaped, ids[:1]) {
+		t.Errorf("without pbs_mom's folder: reaped %v, %v", reaped, err)
+	}
+	for _, name := range []string{"7.server.JB", "7.server.SC", "8[3].server.JB", "8[2].server.SC"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	n.configure(func(c *testConfig) { c.PBSJobs = "" })
+	if reaped, err := Reap(t.Context(), n.cfg.Config); err != nil || len(reaped) > 0 {
+		t.Errorf("turned off: reaped %v, %v", reaped, err)
+	}
+	n.configure(func(c *testConfig) { c.PBSJobs = dir })
+	if reaped, err := Reap(t.Context(), n.cfg.Config); err != nil || !slices.Equal(reaped, []jobstate.JobID{"8[2].server"}) {
+		t.Errorf("reaped %v, %v", reaped, err)
+	}
+	if reaped, err := ReapPBS(t.Context(), n.cfg.Config); err != nil || !slices.Equal(reaped, []jobstate.JobID{"9.server"}) {
+		t.Errorf("when pbs_mom starts: reaped %v, %v", reaped, err)
 	}
 }

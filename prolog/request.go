@@ -31,10 +31,13 @@ func readMessage(r io.Reader) (wire.Message, error) {
 func parseRequest(m wire.Message) (jobstate.Request, error) {
 	r := jobstate.Request{Image: m.Get("image"), Digest: m.Get("digest")}
 	var err error
+	if r.Job, err = jobID(m); err != nil {
+		return r, err
+	}
 	for _, n := range []struct {
 		key  string
 		into *uint32
-	}{{"job", &r.Job}, {"uid", &r.UID}, {"gid", &r.GID}} {
+	}{{"uid", &r.UID}, {"gid", &r.GID}} {
 		if *n.into, err = one(m, n.key); err != nil {
 			return r, err
 		}
@@ -50,13 +53,34 @@ func parseRequest(m wire.Message) (jobstate.Request, error) {
 	return r, nil
 }
 
-// one reads a number that must be given exactly once.
-func one(m wire.Message, key string) (uint32, error) {
+// once reads a value that must be given exactly once.
+func once(m wire.Message, key string) (string, error) {
 	values := m.All(key)
 	if len(values) != 1 {
-		return 0, fmt.Errorf("request: %d values for %s", len(values), key)
+		return "", fmt.Errorf("request: %d values for %s", len(values), key)
 	}
-	n, err := parseNumber(values[0])
+	return values[0], nil
+}
+
+func jobID(m wire.Message) (jobstate.JobID, error) {
+	text, err := once(m, "job")
+	if err != nil {
+		return "", err
+	}
+	id, err := jobstate.ParseJobID(text)
+	if err != nil {
+		return "", fmt.Errorf("request: job: %w", err)
+	}
+	return id, nil
+}
+
+// one reads a number that must be given exactly once.
+func one(m wire.Message, key string) (uint32, error) {
+	text, err := once(m, key)
+	if err != nil {
+		return 0, err
+	}
+	n, err := parseNumber(text)
 	if err != nil {
 		return 0, fmt.Errorf("request: %s: %w", key, err)
 	}

@@ -20,14 +20,14 @@ func TestParseRequest(t *testing.T) {
 		}
 		return m
 	}
-	if r, err := parseRequest(encode(nil)); err != nil || r.Job != 4294967295 || r.UID != 1000 || r.Digest != someDigest {
+	if r, err := parseRequest(encode(nil)); err != nil || r.Job != "4294967295" || r.UID != 1000 || r.Digest != someDigest {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if _, err := parseRequest(encode(map[string]string{"digest": ""})); err != nil {
 		t.Errorf("without a digest: %v", err)
 	}
 	for key, values := range map[string][]string{
-		"job":    {"", "-1", "4294967296", "1/../2", "0x1", "1 "},
+		"job":    {"", "-1", "4294967296", "1/../2", "0x1", "1 ", "2_1", "1.s/.."},
 		"uid":    {"", "root"},
 		"gid":    {"99999999999"},
 		"image":  {"", "a\nb", "a\x1bb", "a\x7f", "a\u0085b", "\xff", strings.Repeat("a", 2000)},

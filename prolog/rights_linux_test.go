@@ -103,7 +103,7 @@ func (n *node) logIn(home string, uid uint32, name, password string, hosts ...st
 }
 
 func jobOf(uid, job uint32, image, digest string) jobstate.Request {
-	return jobstate.Request{Job: job, UID: uid, GID: uid, Image: image, Digest: digest}
+	return jobstate.Request{Job: jobstate.JobID(fmt.Sprint(job)), UID: uid, GID: uid, Image: image, Digest: digest}
 }
 
 // runs has n prepare r and wants the image's content.

@@ -135,7 +135,7 @@ func TestLargestFile(t *testing.T) {
 		t.Errorf("left: %v %v", n.published(), n.storeTmp())
 	}
 	n.configure(func(c *testConfig) { c.MaxImage = 4 << 20 })
-	r.Job = 2
+	r.Job = "2"
 	n.prepare(r)
 	n.ready(r)
 }
@@ -347,7 +347,7 @@ func TestMountWithoutALease(t *testing.T) {
 	r := request(1, image, digest)
 	n.prepare(r)
 	n.ready(r)
-	must(t, os.RemoveAll(jobstate.JobDir(n.cfg.RunDir, 1)))
+	must(t, os.RemoveAll(jobstate.JobDir(n.cfg.RunDir, "1")))
 	st, err := store.OpenExisting(n.cfg.StoreDir)
 	must(t, err)
 	removed, err := Space(n.cfg.Config, st).Collect(t.Context(), store.Collection{UnusedFor: time.Nanosecond})

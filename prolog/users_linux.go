@@ -40,9 +40,9 @@ func (l leases) IfUnused(ctx context.Context, im store.Image, remove func() erro
 	})
 }
 
-func jobNames(jobs []uint32) (names []string) {
+func jobNames(jobs []jobstate.JobID) (names []string) {
 	for _, job := range jobs {
-		names = append(names, fmt.Sprintf("job %d", job))
+		names = append(names, fmt.Sprintf("job %s", job))
 	}
 	return names
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/launcher"
@@ -92,7 +93,7 @@ const (
 
 func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)) (step.Image, error) {
 	req := jobstate.Request{
-		Job: r.Job, UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
+		Job: slurmJob(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
 	}
 	folder, err := jobstate.Ensure(ctx, []string{n.berth}, n.cfg.Node.RunDir, req)
 	if err != nil {
@@ -105,6 +106,10 @@ func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)
 	return &image{ready: ready, runDir: n.cfg.Node.RunDir}, nil
 }
 
+func slurmJob(number uint32) jobstate.JobID {
+	return jobstate.JobID(strconv.FormatUint(uint64(number), 10))
+}
+
 // UserNamespaces opens what an earlier step of the job pinned, or makes and
 // pins a pair.
 func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error) {
@@ -113,7 +118,7 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 		return nil, err
 	}
 	defer mounts.Close()
-	name := jobstate.PinName(job)
+	name := jobstate.PinName(slurmJob(job))
 	users, err := openPins(mounts, name)
 	if err == nil && users.Check(u.UID) == nil {
 		return users, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog"
+	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // gcCmd removes what nobody needs: for users from their own store, for root
@@ -24,10 +25,10 @@ type gcCmd struct {
 
 // A collected is what gc removed, as `--json` prints it.
 type collected struct {
-	DryRun  bool            `json:"dry_run"`
-	Reaped  []uint32        `json:"reaped_jobs"`
-	Removed []store.Removal `json:"removed"`
-	Bytes   int64           `json:"removed_bytes"` // of images
+	DryRun  bool             `json:"dry_run"`
+	Reaped  []jobstate.JobID `json:"reaped_jobs"`
+	Removed []store.Removal  `json:"removed"`
+	Bytes   int64            `json:"removed_bytes"` // of images
 }
 
 func (d *collected) add(removed []store.Removal) {
@@ -43,7 +44,7 @@ func (c *gcCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	done := collected{DryRun: c.DryRun, Reaped: []uint32{}, Removed: []store.Removal{}}
+	done := collected{DryRun: c.DryRun, Reaped: []jobstate.JobID{}, Removed: []store.Removal{}}
 	err = c.collect(ctx, s, cfg, &done)
 	if c.JSON {
 		if perr := s.printJSON(done); err == nil {
@@ -85,9 +86,9 @@ func (c *gcCmd) collect(ctx context.Context, s *session, cfg *config.Config, don
 
 // reap ends what jobs left whose epilog never ran. That it cannot be done must
 // not keep images from going that no job uses.
-func (s *session) reap(ctx context.Context) []uint32 {
+func (s *session) reap(ctx context.Context) []jobstate.JobID {
 	site, err := s.site()
-	var reaped []uint32
+	var reaped []jobstate.JobID
 	if err == nil {
 		reaped, err = prolog.Reap(ctx, site)
 	}
@@ -103,7 +104,7 @@ func printCollected(out io.Writer, done collected) {
 		verb = "would remove"
 	}
 	for _, job := range done.Reaped {
-		fmt.Fprintf(out, "ended    job %d, whose epilog never ran\n", job)
+		fmt.Fprintf(out, "ended    job %s, whose epilog never ran\n", job)
 	}
 	for _, r := range done.Removed {
 		if r.Digest.IsZero() {

@@ -14,6 +14,7 @@ import (
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog"
+	"github.com/berth-hpc/berth/prolog/jobstate"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +64,7 @@ func (s *session) siteSettings() (prolog.Config, *config.Config, error) {
 	return prolog.Config{
 		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account, Checker: cfg.Node.Checker,
 		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
-		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs,
+		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs, PBSJobs: cfg.Node.PBSJobs,
 		Command: []string{self}, Cluster: cluster, Policy: policyOf(cfg),
 		GrantTTL: cfg.Grants.TTL, GrantStaleOK: cfg.Grants.StaleOK,
 		Verifier: filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-verify"),
@@ -109,6 +110,7 @@ func (*nodeCleanupCmd) Run(ctx context.Context, s *session) error {
 
 // nodeReapCmd is for jobs whose epilog never ran.
 type nodeReapCmd struct {
+	PBS  bool `name:"pbs" help:"Only PBS's jobs, and those of the last minutes, too: for when pbs_mom starts."`
 	JSON bool `name:"json" help:"Print the jobs as JSON."`
 }
 
@@ -118,9 +120,13 @@ func (c *nodeReapCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	reaped, err := prolog.Reap(ctx, cfg)
+	reap := prolog.Reap
+	if c.PBS {
+		reap = prolog.ReapPBS
+	}
+	reaped, err := reap(ctx, cfg)
 	if c.JSON {
-		return errors.Join(err, s.printJSON(append([]uint32{}, reaped...)))
+		return errors.Join(err, s.printJSON(append([]jobstate.JobID{}, reaped...)))
 	}
 	for _, job := range reaped {
 		fmt.Fprintln(s.stdout, job)
@@ -213,7 +219,7 @@ func printPreparations(out io.Writer, all []prolog.Preparation) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "JOB\tUID\tIMAGE\tSTATE")
 	for _, p := range all {
-		fmt.Fprintf(t, "%d\t%d\t%s\t%s\n", p.Job, p.UID, printable(p.Image), printable(stateOf(p)))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", p.Job, p.UID, printable(p.Image), printable(stateOf(p)))
 	}
 	return t.Flush()
 }

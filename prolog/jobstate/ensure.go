@@ -69,7 +69,7 @@ func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Fold
 func (r Request) message() ([]byte, error) {
 	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 	return wire.Message{
-		{Key: "job", Value: number(r.Job)},
+		{Key: "job", Value: string(r.Job)},
 		{Key: "uid", Value: number(r.UID)},
 		{Key: "gid", Value: number(r.GID)},
 		{Key: "image", Value: r.Image},

@@ -25,7 +25,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +36,7 @@ import (
 // scheduler; Image is the user's text and Digest the one that submission
 // found for it, "" for none: a wish, not a right.
 type Request struct {
-	Job    uint32 `json:"job"`
+	Job    JobID  `json:"job"`
 	UID    uint32 `json:"uid"`
 	GID    uint32 `json:"gid"`
 	Image  string `json:"image"`
@@ -81,11 +80,11 @@ type Folder struct{ path string }
 
 // PinName is the name under which a job's user namespaces are pinned
 // (launcher.Mounts.Pin).
-func PinName(job uint32) string { return strconv.FormatUint(uint64(job), 10) }
+func PinName(job JobID) string { return string(job) }
 
 // JobDir is the folder of a job below the run folder.
-func JobDir(runDir string, job uint32) string {
-	return filepath.Join(runDir, "jobs", strconv.FormatUint(uint64(job), 10))
+func JobDir(runDir string, job JobID) string {
+	return filepath.Join(runDir, "jobs", string(job))
 }
 
 // Locate names the folder of a request; it need not exist.

@@ -25,7 +25,7 @@ func must(t *testing.T, err error) {
 // newFolder makes a folder that a worker is at, and returns how that ends.
 func newFolder(t *testing.T) (f Folder, end func()) {
 	t.Helper()
-	f, err := Create(t.TempDir(), Request{Job: 7, UID: 1, GID: 2, Image: "a/b:c"})
+	f, err := Create(t.TempDir(), Request{Job: "7", UID: 1, GID: 2, Image: "a/b:c"})
 	must(t, err)
 	lock, err := f.TryLock()
 	must(t, err)
@@ -186,34 +186,34 @@ func TestKeyTellsRequestsApart(t *testing.T) {
 			t.Errorf("%+v and %+v share %s", a, b, a.Key())
 		}
 	}
-	if b := (Request{Job: 9, Image: "a", Digest: "b"}); a.Key() != b.Key() || len(a.Key()) != 16 {
+	if b := (Request{Job: "9", Image: "a", Digest: "b"}); a.Key() != b.Key() || len(a.Key()) != 16 {
 		t.Errorf("key %s", a.Key())
 	}
 }
 
 func TestLeases(t *testing.T) {
 	run := t.TempDir()
-	if err := SetLease(run, 1, "x.p1"); !errors.Is(err, fs.ErrNotExist) {
+	if err := SetLease(run, "1", "x.p1"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("lease of a job that is over: %v", err)
 	}
-	for job := range uint32(2) {
-		_, err := Create(run, Request{Job: job + 1, Image: "a"})
+	for _, job := range []JobID{"1", "2"} {
+		_, err := Create(run, Request{Job: job, Image: "a"})
 		must(t, err)
-		must(t, SetLease(run, job+1, "x.p1"))
+		must(t, SetLease(run, job, "x.p1"))
 	}
-	must(t, SetLease(run, 2, "y.p1"))
+	must(t, SetLease(run, "2", "y.p1"))
 	got, err := Leased(run)
 	must(t, err)
-	if want := map[string][]uint32{"x.p1": {1, 2}, "y.p1": {2}}; !reflect.DeepEqual(got, want) {
+	if want := map[string][]JobID{"x.p1": {"1", "2"}, "y.p1": {"2"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("leased: %v, want %v", got, want)
 	}
-	must(t, os.RemoveAll(JobDir(run, 1)))
+	must(t, os.RemoveAll(JobDir(run, "1")))
 	got, err = Leased(run)
 	must(t, err)
-	if want := map[string][]uint32{"x.p1": {2}, "y.p1": {2}}; !reflect.DeepEqual(got, want) {
+	if want := map[string][]JobID{"x.p1": {"2"}, "y.p1": {"2"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("leased: %v, want %v", got, want)
 	}
-	must(t, os.RemoveAll(JobDir(run, 2)))
+	must(t, os.RemoveAll(JobDir(run, "2")))
 	if got, err := Leased(run); err != nil || len(got) != 0 {
 		t.Errorf("leased: %v, %v", got, err)
 	}
@@ -255,7 +255,7 @@ func TestSettled(t *testing.T) {
 func TestEnsureReportsWhatItCannotStart(t *testing.T) {
 	run := t.TempDir()
 	for name, berth := range map[string][]string{"missing": {filepath.Join(run, "no-such")}, "failing": {"/bin/sh", "-c", "echo bad luck; exit 3"}} {
-		_, err := Ensure(t.Context(), berth, run, Request{Job: 1, Image: "a"})
+		_, err := Ensure(t.Context(), berth, run, Request{Job: "1", Image: "a"})
 		if err == nil || fault.Of(err) != fault.Site || fault.Remedy(err) == "" {
 			t.Errorf("%s: %v", name, err)
 		}

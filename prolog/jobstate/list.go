@@ -6,19 +6,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 )
 
 // Jobs lists the jobs that have a folder.
-func Jobs(runDir string) ([]uint32, error) {
+func Jobs(runDir string) ([]JobID, error) {
 	entries, err := readDir(filepath.Join(runDir, "jobs"))
 	if err != nil {
 		return nil, err
 	}
-	var jobs []uint32
+	var jobs []JobID
 	for _, e := range entries {
-		if id, err := strconv.ParseUint(e.Name(), 10, 32); err == nil {
-			jobs = append(jobs, uint32(id))
+		if id, err := ParseJobID(e.Name()); err == nil {
+			jobs = append(jobs, id)
 		}
 	}
 	slices.Sort(jobs)
@@ -26,7 +25,7 @@ func Jobs(runDir string) ([]uint32, error) {
 }
 
 // Folders lists the preparations of a job.
-func Folders(runDir string, job uint32) ([]Folder, error) {
+func Folders(runDir string, job JobID) ([]Folder, error) {
 	dir := filepath.Join(JobDir(runDir, job), "prepare")
 	entries, err := readDir(dir)
 	if err != nil {
@@ -42,7 +41,7 @@ func Folders(runDir string, job uint32) ([]Folder, error) {
 // SetLease writes down that the job uses the image named key in the store.
 // The caller has opened the image before: a lease on an image that is being
 // removed must not count.
-func SetLease(runDir string, job uint32, key string) error {
+func SetLease(runDir string, job JobID, key string) error {
 	dir := filepath.Join(JobDir(runDir, job), "leases")
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err // the job's folder is gone: the job is over
@@ -51,12 +50,12 @@ func SetLease(runDir string, job uint32, key string) error {
 }
 
 // Leased says which jobs use an image, by its key.
-func Leased(runDir string) (map[string][]uint32, error) {
+func Leased(runDir string) (map[string][]JobID, error) {
 	jobs, err := Jobs(runDir)
 	if err != nil {
 		return nil, err
 	}
-	leased := map[string][]uint32{}
+	leased := map[string][]JobID{}
 	for _, job := range jobs {
 		entries, err := readDir(filepath.Join(JobDir(runDir, job), "leases"))
 		if err != nil {

@@ -66,6 +66,7 @@ type Node struct {
 	PrologWait      time.Duration // how long the prolog may wait for an image
 	PrepareDeadline time.Duration // when a detached preparation is given up
 	LiveJobs        []string      // prints the scheduler's jobs on the node; %n is its name
+	PBSJobs         string        // pbs_mom's folder of jobs
 }
 
 // A Resolve holds the settings of turning tags into digests.

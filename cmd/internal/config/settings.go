@@ -111,6 +111,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Node.LiveJobs },
 		},
 		{
+			Key: "node.pbs_jobs",
+			Doc: "The folder in which pbs_mom keeps the jobs of this node, PBS_HOME/mom_priv/jobs. What PBS's jobs left behind that have no file there is removed; if it cannot be read, nothing is. An empty value turns this off.",
+			at:  func(c *Config, _ string) any { return &c.Node.PBSJobs },
+		},
+		{
 			Key: "resolve.timeout", Open: true, check: positive,
 			Doc: "How long a job's submission waits for a registry to say which digest a tag stands for.",
 			at:  func(c *Config, _ string) any { return &c.Resolve.Timeout },
@@ -201,6 +206,7 @@ func defaults() *Config {
 			RunDir: "/run/berth", Account: "berth", Checker: "nobody",
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
 			LiveJobs: []string{"squeue", "-h", "-w%n", "-o%A"},
+			PBSJobs:  "/var/spool/pbs/mom_priv/jobs",
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},

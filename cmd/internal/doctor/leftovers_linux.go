@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -44,7 +43,7 @@ func knownJobs(ctx context.Context, n *Node) ([]string, error) {
 	}
 	var jobs []string
 	for _, id := range ids {
-		jobs = append(jobs, strconv.FormatUint(uint64(id), 10))
+		jobs = append(jobs, string(id))
 	}
 	mounts, err := launcher.OpenMounts(ctx, n.RunDir)
 	if err != nil {
@@ -53,6 +52,8 @@ func knownJobs(ctx context.Context, n *Node) ([]string, error) {
 	defer mounts.Close()
 	pinned, err := mounts.PinnedJobs()
 	jobs = append(jobs, pinned...)
+	// PBS's are looked after when pbs_mom starts; squeue knows nothing of them.
+	jobs = slices.DeleteFunc(jobs, func(job string) bool { return jobstate.JobID(job).IsPBS() })
 	slices.Sort(jobs)
 	return slices.Compact(jobs), err
 }
