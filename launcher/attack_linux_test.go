@@ -147,12 +147,43 @@ func TestRemappedTaskGainsNothing(t *testing.T) {
 			"id -u": "0",
 			"mount -o remount,rw,bind / ; touch /usr/lib/x": "touch: /usr/lib/x: Read-only file system\n[exit status 1]",
 			"mount -o remount,dev,suid,bind / ; cat </zero": "/bin/sh: can't open /zero: Permission denied\n[exit status 1]",
-			"umount /dev/pts":                     "umount: can't unmount /dev/pts: Invalid argument\n[exit status 1]",
-			"cat /etc/shadow /proc/1/environ":     "cat: can't open '/etc/shadow': No such file or directory\ncat: can't open '/proc/1/environ': Permission denied\n[exit status 1]",
-			"chown 1 /tmp 2>/dev/null || echo no": "no",
+			"umount /dev/pts":                   "umount: can't unmount /dev/pts: Invalid argument\n[exit status 1]",
+			"cat /etc/shadow /proc/1/environ":   "cat: can't open '/etc/shadow': No such file or directory\ncat: can't open '/proc/1/environ': Permission denied\n[exit status 1]",
+			"chown 1 /tmp; stat -c %u /tmp":     "65534", // still the node's root's
+			"mknod /tmp/dev c 1 5; ls /tmp/dev": "ls: /tmp/dev: No such file or directory\n[exit status 1]",
 		} {
 			if got := b.run(users, c, true, script); got != want {
 				t.Errorf("%s:\n%s\nwant\n%s", script, got, want)
+			}
+		}
+	})
+}
+
+// The root of a writable container is a mount of the user's own, so a task that
+// appears as root may clear its flags. Devices stay shut, because the file
+// system belongs to their user namespace, and setuid files give no id that the
+// user has not.
+func TestFlagsOfTheirOwnRoot(t *testing.T) {
+	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
+		users := b.users()
+		cr := b.writable(users, idmap)
+		cr.Request.RemapRoot = true
+		c := b.create(cr)
+		for _, step := range []struct {
+			remap        bool
+			script, want string
+		}{
+			{true, "mount -o remount,dev,suid / && grep ' / / ' /proc/self/mountinfo | grep -c nodev", "0\n[exit status 1]"},
+			{true, "cat </zero", "/bin/sh: can't open /zero: Permission denied\n[exit status 1]"},
+			{true, "mknod /made c 1 5; cat </made", "/bin/sh: can't open /made: no such file\n[exit status 1]"},
+			{false, "cat </zero", "/bin/sh: can't open /zero: Permission denied\n[exit status 1]"},
+			{false, "mkdir /l; ln -s /bin/setuid /l/id; /l/id -u; rm -r /l", "62001"},
+			{true, "cp /bin/busybox /su && chmod 6755 /su && chown 0 /su", ""},
+			{false, "ln -s /su /id; /id -u; rm /id", "62001"},
+			{true, "mkdir /t; mount -t tmpfs -o dev x /t && mknod /t/d b 7 0; ls /t", ""},
+		} {
+			if got := b.run(users, c, step.remap, step.script); got != step.want {
+				t.Errorf("%s:\n%s\nwant\n%s", step.script, got, step.want)
 			}
 		}
 	})

@@ -247,18 +247,24 @@ func TestTaskIsTheUser(t *testing.T) {
 	})
 }
 
+// writable is a creation with a root file system that can be changed.
+func (b *bed) writable(users *launcher.UserNamespaces, idmap bool) *launcher.Creation {
+	b.t.Helper()
+	cr := b.creation(users, idmap)
+	cr.Request.Writable = true
+	if !idmap { // what the step's helper does on such kernels
+		everyonesFUSE(b.t)
+		cr.Stage.Image = nil
+		cr.Request.Image = launcher.Root{Kind: launcher.RootFUSE}
+		cr.Squashfs = b.image
+	}
+	return cr
+}
+
 func TestWritable(t *testing.T) {
 	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
 		users := b.users()
-		cr := b.creation(users, idmap)
-		cr.Request.Writable = true
-		if !idmap { // what the step's helper does on such kernels
-			everyonesFUSE(t)
-			cr.Stage.Image = nil
-			cr.Request.Image = launcher.Root{Kind: launcher.RootFUSE}
-			cr.Squashfs = b.image
-		}
-		c := b.create(cr)
+		c := b.create(b.writable(users, idmap))
 		for _, step := range []struct{ script, want string }{
 			{"echo more >>/usr/lib/file && cat /usr/lib/file", "lib\nmore"},
 			{"mkdir /usr/new && rm -r /usr/lib && mkdir /usr/lib && ls /usr/lib", ""},

@@ -12,6 +12,8 @@ type Request struct {
 	Work  string `json:"work"` // an existing empty folder that a tmpfs may cover
 	// Writable asks for a root file system that can be changed, in memory.
 	Writable bool `json:"writable,omitempty"`
+	// RemapRoot says that tasks will appear as root.
+	RemapRoot bool `json:"remapRoot,omitempty"`
 	// Changes is a folder of the user's (see package changes) that keeps what
 	// was changed in the root file system. Without one, changes stay in memory.
 	Changes string `json:"changes,omitempty"`

@@ -188,7 +188,7 @@ func (c *runCmd) request(s *session, cfg *config.Config) (*launcher.Request, err
 			UID: s.user.uid, GID: s.user.gid, Name: s.user.name, Home: s.home(), Shell: s.env("SHELL"),
 		},
 		Work:     work,
-		Writable: c.Writable || cfg.Container.Root == config.Writable && !c.ReadOnly,
+		Writable: c.Writable || cfg.Container.Root == config.Writable && !c.ReadOnly, RemapRoot: c.RemapRoot,
 
 		SiteMounts: cfg.Container.Mounts, Mounts: c.Mount,
 		MountHome: c.mountHome(cfg), Workdir: c.Workdir,

@@ -32,19 +32,36 @@ func TestRunScripts(t *testing.T) {
 	}
 	for name, mode := range modes {
 		t.Run(name, func(t *testing.T) {
-			t.Run("scripts", func(t *testing.T) { runScripts(t, shell, libexec, mode) })
+			t.Run("scripts", func(t *testing.T) { runScripts(t, "testdata/run", shell, libexec, mode) })
 			nothingRuns(t)
 		})
 	}
 }
 
-func runScripts(t *testing.T, shell v1.Image, libexec, fuseMode string) {
+// TestInstallScripts runs testdata/install/*.txtar: as TestRunScripts, with
+// the image base (Debian) at $BASE and folders of packages for it at
+// $PACKAGES and $RPM.
+func TestInstallScripts(t *testing.T) {
+	shell, err := images.ReadLayout(images.Layout(t, "tiny"), images.Tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BASE", "oci:"+images.Layout(t, "base"))
+	t.Setenv("PACKAGES", images.Repository(t, images.OwnerPackages()...))
+	t.Setenv("RPM", images.Repository(t, images.RPMPackages()...))
+	runScripts(t, "testdata/install", shell, buildTools(t), "666")
+}
+
+func runScripts(t *testing.T, dir string, shell v1.Image, libexec, fuseMode string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/run", Condition: condition,
+		Dir: dir, Condition: condition,
 		Cmds: commands(),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BERTH_LIBEXEC", libexec)
 			env.Setenv("FUSE_MODE", fuseMode)
+			for _, name := range []string{"BASE", "PACKAGES", "RPM"} {
+				env.Setenv(name, os.Getenv(name))
+			}
 			if err := setUp(env); err != nil {
 				return err
 			}

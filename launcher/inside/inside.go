@@ -89,6 +89,16 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, erro
 		return nil, err
 	}
 	binds = r.yield(binds)
+	if req.Writable {
+		if binds, err = r.copyFiles(binds); err != nil {
+			return nil, err
+		}
+	}
+	if req.Writable && req.RemapRoot {
+		if err := r.helpInstallers(); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.addPoints(binds); err != nil {
 		return nil, err
 	}

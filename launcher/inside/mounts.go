@@ -23,6 +23,7 @@ type bind struct {
 	data           string // options of the tmpfs
 	remove         bool   // umount: takes a default mount away
 	yields         bool   // left out when the image has something at target
+	copied         bool   // a file that a writable root gets a copy of instead
 }
 
 // flagWords are the flags of --container-mounts, joined by "+", with the
@@ -160,10 +161,16 @@ func defaults(req *launcher.Request, work string) []bind {
 		return bind{source: source, target: target, readonly: true, optional: true, propagation: unix.MS_SLAVE | unix.MS_REC}
 	}
 	bs := []bind{tree("/proc", false), tree("/sys", false), tree("/dev", false), tree("/tmp", true), tree("/var/tmp", true)}
-	for _, f := range []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/machine-id", "/etc/localtime"} {
+	for _, f := range []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} {
 		bs = append(bs, file(f, f))
 	}
-	bs = append(bs, file(filepath.Join(work, "passwd"), "/etc/passwd"), file(filepath.Join(work, "group"), "/etc/group"))
+	for _, b := range []bind{
+		file("/etc/machine-id", "/etc/machine-id"), file("/etc/localtime", "/etc/localtime"),
+		file(filepath.Join(work, "passwd"), "/etc/passwd"), file(filepath.Join(work, "group"), "/etc/group"),
+	} {
+		b.copied = true
+		bs = append(bs, b)
+	}
 	for _, p := range []string{req.Job.TmpDir, req.Job.Spool, req.Job.PMIx} {
 		if filepath.IsAbs(p) {
 			bs = append(bs, tree(filepath.Clean(p), true))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,11 +15,11 @@ import (
 
 // writeAccounts makes the container's passwd and group: the image's own, and
 // the user with their groups on top, so that name look-ups of them always
-// answer. Without this, ssh, git and Open MPI refuse to run for an unknown
-// uid.
+// answer, from files alone. Without this, ssh, git and Open MPI refuse to run
+// for an unknown uid.
 func writeAccounts(req *launcher.Request, image, work string) error {
 	u := req.User
-	account := fmt.Sprintf("%s:x:%d:%d::%s:%s", u.Name, u.UID, u.GID, field(u.Home, "/"), field(u.Shell, "/bin/sh"))
+	account := fmt.Sprintf("%s:x:%d:%d:%s:%s:%s", u.Name, u.UID, u.GID, field(realName(u.UID), ""), field(u.Home, "/"), usableShell(image, u.Shell))
 	if err := writeMerged(image, "/etc/passwd", filepath.Join(work, "passwd"), []string{account}); err != nil {
 		return err
 	}
@@ -39,6 +40,25 @@ func lookUp(u *launcher.User) {
 		u.Name, u.Home = known.Username, known.HomeDir
 	}
 	u.Name = field(u.Name, fmt.Sprintf("user%d", u.UID))
+	if shell := loginShell(u.UID); shell != "" {
+		u.Shell = shell
+	}
+}
+
+// usableShell is the user's login shell if the image has one at that path.
+func usableShell(image, shell string) string {
+	const otherwise = "/bin/sh"
+	if shell = field(shell, otherwise); !filepath.IsAbs(shell) {
+		return otherwise
+	}
+	p, err := securejoin.SecureJoin(image, shell)
+	if err != nil {
+		return otherwise
+	}
+	if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() || st.Mode().Perm()&0o111 == 0 {
+		return otherwise
+	}
+	return shell
 }
 
 func groupName(gid int, otherwise string) string {
@@ -58,21 +78,42 @@ func field(value, otherwise string) string {
 }
 
 // writeMerged writes lines, then the image's own but those of the same names.
+// Who is in a group in the image stays in it, if the number is the same.
 func writeMerged(image, file, out string, lines []string) error {
-	var b strings.Builder
-	names := map[string]bool{}
-	for _, l := range lines {
-		name, _, _ := strings.Cut(l, ":")
-		names[name] = true
-		b.WriteString(l + "\n")
-	}
+	var theirs []string
 	if p, err := securejoin.SecureJoin(image, file); err == nil {
 		text, _ := os.ReadFile(p) // an image without accounts is fine
 		for l := range strings.Lines(string(text)) {
-			if name, _, _ := strings.Cut(l, ":"); !names[name] {
-				b.WriteString(strings.TrimRight(l, "\n") + "\n")
-			}
+			theirs = append(theirs, strings.TrimRight(l, "\n"))
 		}
 	}
-	return os.WriteFile(out, []byte(b.String()), 0o644)
+	for i, ours := range lines {
+		theirs = slices.DeleteFunc(theirs, func(l string) bool {
+			if named(l) != named(ours) {
+				return false
+			}
+			lines[i] = withMembers(lines[i], l)
+			return true
+		})
+	}
+	text := strings.Join(slices.Concat(lines, theirs), "\n") + "\n"
+	return os.WriteFile(out, []byte(text), 0o644)
+}
+
+func named(line string) string {
+	name, _, _ := strings.Cut(line, ":")
+	return name
+}
+
+// withMembers adds to a line of a group file who is in the other one's group.
+func withMembers(ours, theirs string) string {
+	const number, members, fields = 2, 3, 4
+	a, b := strings.Split(ours, ":"), strings.Split(theirs, ":")
+	if len(a) != fields || len(b) != fields || a[number] != b[number] {
+		return ours
+	}
+	all := strings.FieldsFunc(a[members]+","+b[members], func(r rune) bool { return r == ',' })
+	slices.Sort(all)
+	a[members] = strings.Join(slices.Compact(all), ",")
+	return strings.Join(a, ":")
 }

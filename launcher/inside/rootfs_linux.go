@@ -17,13 +17,14 @@ import (
 // A rootfs is the assembled tree of one container: the image below, a layer
 // of mount points (and of changes, if writable) above.
 type rootfs struct {
-	work    string  // tmpfs of this container
-	image   string  // the image's tree
-	tree    string  // what the container's root shows before anything is mounted in it
-	path    string  // the container's root
-	changes string  // folder that keeps changes; "" for none
-	folder  string  // what image shows, if that is a folder
-	points  []point // what the layer of mount points has
+	work    string   // tmpfs of this container
+	image   string   // the image's tree
+	tree    string   // what the container's root shows before anything is mounted in it
+	path    string   // the container's root
+	changes string   // folder that keeps changes; "" for none
+	folder  string   // what image shows, if that is a folder
+	points  []point  // what the layer of mount points has
+	copies  []string // files that are copies of the node's in that layer
 	// appended is the config behind an image file, nil for none.
 	appended *imagefile.Config
 }
@@ -78,8 +79,12 @@ func (r *rootfs) addPoints(binds []bind) error {
 // have in the tree: what is changed in them later begins as their copy.
 func (r *rootfs) keepTimes() error {
 	seen := map[string]bool{}
+	all := slices.Clone(r.copies)
 	for _, p := range r.points {
-		for dir := filepath.Dir(p.rel); dir != "." && !seen[dir]; dir = filepath.Dir(dir) {
+		all = append(all, p.rel)
+	}
+	for _, rel := range all {
+		for dir := filepath.Dir(rel); dir != "." && !seen[dir]; dir = filepath.Dir(dir) {
 			seen[dir] = true
 			st, err := os.Lstat(filepath.Join(r.tree, dir))
 			if err != nil {
@@ -149,18 +154,24 @@ func (r *rootfs) addPoint(rel string, isDir bool) error {
 		return err
 	}
 	r.points = append(r.points, point{rel, isDir})
-	parts := strings.Split(rel, "/")
-	for i := range parts {
-		p := filepath.Join(parts[:i+1]...)
-		last := i == len(parts)-1
-		if last && !isDir {
-			return r.addFile(p)
-		}
-		if err := r.addDir(p); err != nil {
-			return err
-		}
+	if isDir {
+		return r.addDirs(rel)
 	}
-	return nil
+	if err := r.addDirs(filepath.Dir(rel)); err != nil {
+		return err
+	}
+	return r.addFile(rel)
+}
+
+// addDirs makes rel and the folders above it in the layer.
+func (r *rootfs) addDirs(rel string) error {
+	if rel == "." || rel == "" {
+		return nil
+	}
+	if err := r.addDirs(filepath.Dir(rel)); err != nil {
+		return err
+	}
+	return r.addDir(rel)
 }
 
 // exists tells whether p is there in the form that a mount needs.

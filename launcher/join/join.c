@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "filter.h"
+
 /* Variables of the host that would name locales the image does not have. */
 static const char *const locale_names[] = {"LANG", "LANGUAGE", "LC_ALL"};
 
@@ -86,6 +88,13 @@ static int become_user(int user2, struct join_error *err) {
   return 0;
 }
 
+/* In N1 the process is root in appearance. */
+static int appear_as_root(struct join_error *err) {
+  if (!filter_wanted() || filter_install() == 0)
+    return 0;
+  return fail(err, "cannot install the filter for tasks that appear as root: %s", strerror(errno));
+}
+
 int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err) {
   if (enter(ns->user, CLONE_NEWUSER, "user namespace", err) < 0)
     return -1;
@@ -93,9 +102,7 @@ int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_er
     return -1;
   if (enter_folder(cwd, err) < 0)
     return -1;
-  if (ns->user2 >= 0 && become_user(ns->user2, err) < 0)
-    return -1;
-  return 0;
+  return ns->user2 < 0 ? appear_as_root(err) : become_user(ns->user2, err);
 }
 
 static bool list_has(const char *list, const char *name, size_t name_len) {

@@ -59,7 +59,8 @@ int join_read_result(int fd, struct join_result *result, struct join_error *err)
  * join_enter moves the process into the container and to cwd, in this order:
  * user namespace, mount namespace, chdir, second user namespace. In the last
  * it drops every capability; without one (user2 -1) they are kept, they are
- * good for the container only. It leaves alone whether the process can be
+ * good for the container only, and filter.h's filter is installed where the
+ * container has one id alone. It leaves alone whether the process can be
  * dumped: a forked task holds slurmstepd's memory, which its user may not read
  * before exec has replaced it; exec makes the task dumpable. On an error the process may be in
  * between: it must not run anything of the user's. Returns 0, or -1 with err filled.

@@ -119,6 +119,7 @@ func (r *Request) launcherRequest(job launcher.Job, set Settings) *launcher.Requ
 	return &launcher.Request{
 		User:       r.User,
 		Writable:   orDefault(r.Writable, set.Writable),
+		RemapRoot:  orDefault(r.Remap, set.Remap),
 		MountHome:  orDefault(r.Home, set.MountHome),
 		MountDir:   set.MountDir,
 		SiteMounts: set.SiteMounts, Mounts: r.Mounts, Workdir: r.Workdir,

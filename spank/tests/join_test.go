@@ -161,7 +161,7 @@ func capsAfterExec() string {
 func joinCost(t testing.TB, count int) []int {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "joincost")
-	args := []string{"-O2", "-D_GNU_SOURCE", "-static", "-I" + joinDir, "-o", program, "testdata/joincost.c", joinDir + "/join.c", joinDir + "/wire.c"}
+	args := []string{"-O2", "-D_GNU_SOURCE", "-static", "-I" + joinDir, "-o", program, "testdata/joincost.c", joinDir + "/join.c", joinDir + "/filter.c", joinDir + "/wire.c"}
 	if out, err := exec.Command("cc", args...).CombinedOutput(); err != nil {
 		t.Fatalf("compile joincost: %v\n%s", err, out)
 	}

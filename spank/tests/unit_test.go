@@ -49,7 +49,7 @@ func needSlurmHeaders(t *testing.T) {
 // the plugin's options live as long as the process.
 func TestUnits(t *testing.T) {
 	needSlurmHeaders(t)
-	args := []string{"-fsanitize=address,undefined", "testdata/unit.c", joinDir + "/join.c", joinDir + "/wire.c"}
+	args := []string{"-fsanitize=address,undefined", "testdata/unit.c", joinDir + "/join.c", joinDir + "/filter.c", joinDir + "/wire.c"}
 	for _, part := range []string{"options", "cmdline", "check", "request", "failure", "child", "config"} {
 		args = append(args, filepath.Join(pluginDir, part+".c"))
 	}

@@ -41,6 +41,18 @@ func DataDir(t testing.TB) string {
 	return b.Cache
 }
 
+// Repository returns the folder of an apt repository with these packages and
+// what they need over the image base (see Builder.Repository), or skips the
+// test as Layout does.
+func Repository(t testing.TB, packages ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
+	defer cancel()
+	dir, err := Builder{Cache: CacheDir(), Log: lines{t}}.Repository(ctx, packages...)
+	need(t, err)
+	return dir
+}
+
 func need(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, ErrCannot) {
