@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		if inside.Run(os.NewFile(3, "channel")) != nil {
 			os.Exit(1)
 		}
+	case mode == "running":
+		tellRunning()
 	default:
 		os.Exit(m.Run())
 	}
@@ -194,6 +196,17 @@ func (b *bed) run(users *launcher.UserNamespaces, c *launcher.Container, remap b
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
+	cmd := b.command(ctx, users, c, remap, script)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintf(&out, "[%v]", err)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// command is what run runs.
+func (b *bed) command(ctx context.Context, users *launcher.UserNamespaces, c *launcher.Container, remap bool, script string) *exec.Cmd {
 	args := []string{"--user=3", "--mnt=4", "--result=5"}
 	files := []*os.File{users.Outer, c.Mount, c.Result}
 	if !remap {
@@ -205,12 +218,7 @@ func (b *bed) run(users *launcher.UserNamespaces, c *launcher.Container, remap b
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{
 		Uid: uint32(user.UID), Gid: uint32(user.GID), Groups: []uint32{62001, 62100, 62101},
 	}}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintf(&out, "[%v]", err)
-	}
-	return strings.TrimSpace(out.String())
+	return cmd
 }
 
 // bothWays runs a test with and without idmapped image mounts.

@@ -27,6 +27,8 @@ type Request struct {
 	// Workdir is where tasks start; "" means the image's WorkingDir, else "/".
 	Workdir string `json:"workdir,omitempty"`
 	Job     Job    `json:"job"`
+	// Label is what the container is called while it runs.
+	Label Label `json:"label"`
 }
 
 // A Job holds paths of the job. All but Dir must be visible in the container

@@ -98,15 +98,8 @@ func checkUserNamespaces(fds []*os.File, uid int) (*UserNamespaces, error) {
 // their owner, or that one is not the other's child.
 func (ns *UserNamespaces) Check(uid int) error {
 	for _, f := range []*os.File{ns.Outer, ns.Inner} {
-		if err := checkNSType(f, unix.CLONE_NEWUSER); err != nil {
+		if err := checkOwner(f, uid); err != nil {
 			return err
-		}
-		owner, err := ownerUID(f)
-		if err != nil {
-			return err
-		}
-		if owner != uid {
-			return fmt.Errorf("owner is uid %d, want %d", owner, uid)
 		}
 	}
 	parent, err := nsIoctlFile(ns.Inner, unix.NS_GET_PARENT)
@@ -115,6 +108,18 @@ func (ns *UserNamespaces) Check(uid int) error {
 	}
 	defer parent.Close()
 	return sameNamespace(parent, ns.Outer)
+}
+
+// checkOwner refuses what is not a user namespace of uid's.
+func checkOwner(f *os.File, uid int) error {
+	if err := checkNSType(f, unix.CLONE_NEWUSER); err != nil {
+		return err
+	}
+	owner, err := ownerUID(f)
+	if err == nil && owner != uid {
+		err = fmt.Errorf("owner is uid %d, want %d", owner, uid)
+	}
+	return err
 }
 
 // ownerUID is NS_GET_OWNER_UID of ioctl_ns(2), Linux 4.11.

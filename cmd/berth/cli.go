@@ -16,6 +16,8 @@ type cli struct {
 	Progress string   `enum:"auto,bar,lines,none" default:"auto" help:"How to show progress (${enum})."`
 
 	Run        runCmd        `cmd:"" help:"Run a command in an image."`
+	Exec       execCmd       `cmd:"" help:"Run a command in a container that runs: of a job, or one with a name."`
+	Shell      shellCmd      `cmd:"" help:"Start a shell in a container that runs."`
 	Pull       pullCmd       `cmd:"" help:"Get an image and keep it ready."`
 	Push       pushCmd       `cmd:"" help:"Write a container or an image to a registry."`
 	Save       saveCmd       `cmd:"" help:"Write a container or an image to a file or folder."`

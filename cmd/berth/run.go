@@ -113,7 +113,7 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 		return err
 	}
 	defer container.Close()
-	environ, keep := c.environ(s)
+	environ, keep := s.environFor(c.Env)
 	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
 }
 
@@ -193,6 +193,7 @@ func (c *runCmd) request(s *session, cfg *config.Config) (*launcher.Request, err
 		SiteMounts: cfg.Container.Mounts, Mounts: c.Mount,
 		MountHome: c.mountHome(cfg), Workdir: c.Workdir,
 		Job: launcher.Job{Dir: dir, TmpDir: s.env("TMPDIR")}, MountDir: cfg.Container.MountDir,
+		Label: launcher.Label{Name: c.Name, Image: c.Image, Env: c.Env},
 	}, nil
 }
 
@@ -209,21 +210,6 @@ func (c *runCmd) mountHome(cfg *config.Config) bool {
 		return *c.MountHome
 	}
 	return cfg.Container.MountHome
-}
-
-// environ returns the command's environment before the image's variables are
-// put over it, and the names that stay as they are. PWD would be wrong in the
-// container; shells find it out by themselves.
-func (c *runCmd) environ(s *session) (environ, keep []string) {
-	environ = withoutVariable(withoutVariable(s.withoutLogins(), "PWD"), "OLDPWD")
-	for _, v := range c.Env {
-		name, _, set := strings.Cut(v, "=")
-		keep = append(keep, name)
-		if set {
-			environ = append(withoutVariable(environ, name), v)
-		}
-	}
-	return environ, keep
 }
 
 func withoutVariable(environ []string, name string) []string {

@@ -20,7 +20,23 @@ import (
 // shell:v1 in the registry, an image with busybox. The tools in libexec are
 // built from this checkout. As root it does so twice: with a /dev/fuse for
 // everyone, and with one for root alone, where images must be unpacked.
-func TestRunScripts(t *testing.T) {
+func TestRunScripts(t *testing.T) { testRunning(t, "testdata/run") }
+
+// TestExecScripts does so for scripts that look at all that runs: one after
+// the other, and nothing else of the user's beside them.
+func TestExecScripts(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/exec/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal(scripts, err)
+	}
+	for _, script := range scripts {
+		testRunning(t, script)
+	}
+}
+
+// testRunning runs scripts in a folder, or one.
+func testRunning(t *testing.T, from string) {
+	t.Helper()
 	shell, err := images.ReadLayout(images.Layout(t, "tiny"), images.Tag)
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +48,7 @@ func TestRunScripts(t *testing.T) {
 	}
 	for name, mode := range modes {
 		t.Run(name, func(t *testing.T) {
-			t.Run("scripts", func(t *testing.T) { runScripts(t, "testdata/run", shell, libexec, mode) })
+			t.Run("scripts", func(t *testing.T) { runScripts(t, from, shell, libexec, mode) })
 			nothingRuns(t)
 		})
 	}
@@ -52,9 +68,13 @@ func TestInstallScripts(t *testing.T) {
 	runScripts(t, "testdata/install", shell, buildTools(t), "666")
 }
 
-func runScripts(t *testing.T, dir string, shell v1.Image, libexec, fuseMode string) {
+func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode string) {
+	dir, files := from, []string(nil)
+	if filepath.Ext(from) != "" {
+		dir, files = "", []string{from}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir: dir, Condition: condition,
+		Dir: dir, Files: files, Condition: condition,
 		Cmds: commands(),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BERTH_LIBEXEC", libexec)

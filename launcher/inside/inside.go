@@ -9,6 +9,7 @@
 //	rootfs.go     image, binds -> root file system with every mount point in place
 //	container.go  overlay      -> mount namespace (libcontainer)
 //	result.go     image config -> what tasks apply after joining
+//	marker.go     result, label -> what further tasks find in the container
 //
 // Nothing here is privileged: a user who takes over this process gains what
 // `unshare -Ur` gives them anyway.
@@ -67,7 +68,7 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 	}
 	// Wait reaps init; its error says only that it was killed.
 	defer func() { _ = unix.Kill(pid, unix.SIGKILL); _, _ = init.Wait() }()
-	return handOver(channel, req, image, pid)
+	return handOver(channel, req, r, image, pid)
 }
 
 // prepare turns what was asked into binds whose targets exist, and mounts the
@@ -99,6 +100,11 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, erro
 			return nil, err
 		}
 	}
+	marker, err := r.addMarker()
+	if err != nil {
+		return nil, err
+	}
+	binds = append(binds, marker)
 	if err := r.addPoints(binds); err != nil {
 		return nil, err
 	}
@@ -137,7 +143,7 @@ func missingSource(source string, err error) error {
 		"choose a source that you may read on the compute node")
 }
 
-func handOver(channel *os.File, req *launcher.Request, image *imageConfig, pid int) error {
+func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, pid int) error {
 	cwd := workdir(req, image)
 	if err := checkWorkdir(pid, cwd, req.Workdir != ""); err != nil {
 		return err
@@ -147,6 +153,9 @@ func handOver(channel *os.File, req *launcher.Request, image *imageConfig, pid i
 		return err
 	}
 	defer res.Close()
+	if err := r.writeMarker(req, pid, res); err != nil {
+		return err
+	}
 	mnt, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 	if err != nil {
 		return err

@@ -97,19 +97,5 @@ func result(cwd string, env []string) (*os.File, error) {
 	if err != nil {
 		return nil, userError(fmt.Sprintf("the image's environment: %v", err), "rebuild the image with a smaller environment")
 	}
-	fd, err := unix.MemfdCreate("berth-result", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), "result")
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return nil, err
-	}
-	const seals = unix.F_SEAL_WRITE | unix.F_SEAL_GROW | unix.F_SEAL_SHRINK | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		f.Close()
-		return nil, os.NewSyscallError("fcntl(F_ADD_SEALS)", err)
-	}
-	return f, nil
+	return launcher.NewResult(data)
 }

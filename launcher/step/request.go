@@ -26,6 +26,7 @@ type Request struct {
 	Home      *bool // nil: the site's default
 	Writable  *bool
 	Remap     *bool
+	Env       []string // variables that keep the job's value
 }
 
 // imageIsFile tells a path on the node from a reference.
@@ -57,6 +58,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Image: m.Get("image"), Digest: m.Get("digest"),
 		Mounts: m.All("mounts"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
+		Env: m.All("env"),
 	}
 	r.User.Groups = n.list("groups")
 	if m.Get("nodes") != "" {
@@ -123,6 +125,26 @@ func (r *Request) launcherRequest(job launcher.Job, set Settings) *launcher.Requ
 		MountHome:  orDefault(r.Home, set.MountHome),
 		MountDir:   set.MountDir,
 		SiteMounts: set.SiteMounts, Mounts: r.Mounts, Workdir: r.Workdir,
-		Job: job,
+		Job:   job,
+		Label: r.label(),
 	}
+}
+
+// label is what the step's container is called.
+func (r *Request) label() launcher.Label {
+	return launcher.Label{
+		Job: strconv.FormatUint(uint64(r.Job), 10), Step: stepName(r.Step),
+		Image: r.Image, Env: r.Env,
+	}
+}
+
+// stepName writes a step as Slurm's users do (slurm.h has the numbers).
+func stepName(id uint32) string {
+	switch id {
+	case 0xfffffffa:
+		return "interactive"
+	case 0xfffffffb:
+		return "batch"
+	}
+	return strconv.FormatUint(uint64(id), 10)
 }
