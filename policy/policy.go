@@ -13,6 +13,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/berth-hpc/berth/fault"
@@ -35,7 +36,7 @@ type Policy struct {
 }
 
 // A Rule allows or denies what matches all of its lists. An empty list of
-// users or of groups matches everybody.
+// users, groups, accounts or partitions matches all of them.
 type Rule struct {
 	Name string
 	From string // the file in which it stands
@@ -43,7 +44,9 @@ type Rule struct {
 	Images []string
 	// Users and Groups are names, or numbers in decimal digits.
 	Users, Groups []string
-	Deny          bool
+	// Accounts and Partitions are names as the scheduler has them.
+	Accounts, Partitions []string
+	Deny                 bool
 	// MaxCompressed bounds an image's layers as they are transferred, and
 	// MaxImage the file that becomes of them, in bytes; zero does not.
 	MaxCompressed, MaxImage int64
@@ -60,13 +63,22 @@ type Subject struct {
 	UID    uint32
 	User   string // "" where the system knows no name
 	Groups []string
+	// Job is nil where nobody knows.
+	Job *Job
+}
+
+// A Job is what the scheduler says of the job that asks, whatever its user
+// says of it.
+type Job struct {
+	Account   string `json:"account,omitempty"` // "" for none
+	Partition string `json:"partition"`
 }
 
 // Restricts says whether anything could be denied.
 func (p Policy) Restricts() bool { return p.Deny || p.ReadOnly || len(p.Rules) > 0 }
 
-// AsksForAccounts says whether some rule needs a Subject's User or Groups.
-func (p Policy) AsksForAccounts() bool {
+// AsksForUsers says whether some rule needs a Subject's User or Groups.
+func (p Policy) AsksForUsers() bool {
 	for _, r := range p.Rules {
 		if len(r.Users) > 0 || len(r.Groups) > 0 {
 			return true
@@ -82,11 +94,16 @@ type Decision struct {
 	Rule *Rule
 	// Passed are the rules before that one, and why each does not match.
 	Passed []Passed
+	// JobUnknown says that a rule depends on the Subject's Job, which is nil. It
+	// counted if it denies, else not: but the next one may allow more, so the
+	// decision is one to talk about, not to act on.
+	JobUnknown bool
 
 	policy *Policy
 }
 
-// A Passed rule does not match, because of What: "images", "users" or "groups".
+// A Passed rule does not match, because of What: "images", "users", "groups",
+// "accounts" or "partitions".
 type Passed struct {
 	Rule *Rule
 	What string
@@ -98,6 +115,12 @@ func (p *Policy) Decide(im Image, who Subject) Decision {
 	for i := range p.Rules {
 		r := &p.Rules[i]
 		what := r.differs(im, who)
+		if what == "" && who.Job == nil && r.asksForJob() {
+			d.JobUnknown = true
+			if !r.Deny {
+				what = "accounts or partitions, which are not known"
+			}
+		}
 		if what == "" {
 			d.Rule = r
 			return d
@@ -107,7 +130,10 @@ func (p *Policy) Decide(im Image, who Subject) Decision {
 	return d
 }
 
-// differs names the first list of r that does not match; "" where all do.
+func (r *Rule) asksForJob() bool { return len(r.Accounts) > 0 || len(r.Partitions) > 0 }
+
+// differs names the first list of r that does not match; "" where all do, as
+// far as is known.
 func (r *Rule) differs(im Image, who Subject) string {
 	switch {
 	case !im.matchesAny(r.Images):
@@ -116,8 +142,19 @@ func (r *Rule) differs(im Image, who Subject) string {
 		return "users"
 	case len(r.Groups) > 0 && !who.inAny(r.Groups):
 		return "groups"
+	case who.Job == nil:
+	case len(r.Accounts) > 0 && !isName(who.Job.Account, r.Accounts):
+		return "accounts"
+	case len(r.Partitions) > 0 && !isName(who.Job.Partition, r.Partitions):
+		return "partitions"
 	}
 	return ""
+}
+
+// isName compares a name of the scheduler's with those of a rule. Slurm keeps
+// accounts in lower case, however they were written.
+func isName(name string, names []string) bool {
+	return name != "" && slices.ContainsFunc(names, func(n string) bool { return n == name || strings.ToLower(n) == name })
 }
 
 // isAny compares names with names and numbers with the uid: a user whose name

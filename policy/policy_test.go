@@ -147,6 +147,54 @@ func checkDenial(t *testing.T, err error, why string) {
 	}
 }
 
+func TestDecideByJob(t *testing.T) {
+	p := &Policy{Contact: "hpc@example.org", Deny: true, Rules: []Rule{
+		{Name: "none for guests", Images: []string{"*"}, Accounts: []string{"guests"}, Deny: true},
+		{Name: "gpu", Images: []string{"nvcr.io"}, Accounts: []string{"Bio", "ai"}, Partitions: []string{"gpu", "dgx"}},
+		{Name: "open", Images: []string{"quay.io"}},
+	}}
+	nvidia, quay := Image{"nvcr.io", "x"}, Image{"quay.io", "x"}
+	tests := []struct {
+		name    string
+		image   Image
+		job     *Job
+		allowed bool
+		unknown bool
+		by      string
+	}{
+		{"both", nvidia, &Job{"ai", "dgx"}, true, false, "gpu"},
+		{"lower case", nvidia, &Job{"bio", "gpu"}, true, false, "gpu"},
+		{"account only", nvidia, &Job{"ai", "cpu"}, false, false, ""},
+		{"partition only", nvidia, &Job{"theo", "gpu"}, false, false, ""},
+		{"no account", nvidia, &Job{"", "gpu"}, false, false, ""},
+		{"denied", nvidia, &Job{"guests", "gpu"}, false, false, "none for guests"},
+		{"another image", quay, &Job{"theo", "cpu"}, true, false, "open"},
+		// While the job is not known a rule that denies does, and one that
+		// allows does not.
+		{"unknown", nvidia, nil, false, true, "none for guests"},
+		{"unknown, another image", quay, nil, false, true, "none for guests"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := p.Decide(tt.image, Subject{Job: tt.job})
+			name := ""
+			if d.Rule != nil {
+				name = d.Rule.Name
+			}
+			if d.Allowed() != tt.allowed || d.JobUnknown != tt.unknown || name != tt.by {
+				t.Errorf("allowed %v, unknown %v, by %q", d.Allowed(), d.JobUnknown, name)
+			}
+		})
+	}
+	p.Rules = p.Rules[1:]
+	if d := p.Decide(nvidia, Subject{}); d.Allowed() || !d.JobUnknown {
+		t.Errorf("a rule that allows accounts allows an unknown one: %+v", d)
+	}
+	if d := p.Decide(quay, Subject{}); !d.Allowed() || d.JobUnknown {
+		t.Errorf("a rule for other images wants to know the job: %+v", d)
+	}
+}
+
 func TestZeroPolicyAllowsAll(t *testing.T) {
 	var p Policy
 	if p.Restricts() || p.Decide(Image{"x", "y"}, Subject{}).Err() != nil || p.Pulling("x") != nil {

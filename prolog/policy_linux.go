@@ -28,22 +28,39 @@ import (
 // have it, or a rule could be led round by an allowed name with a denied
 // image's digest.
 
-// permit applies the rules to the job's image and user.
-func (w *worker) permit() error {
+// permit applies the rules to the job's image, its user and itself.
+func (w *worker) permit(ctx context.Context) error {
 	if !w.cfg.Policy.Restricts() {
 		return nil
 	}
-	ref, err := imagecache.ParseReference(w.req.Image)
+	who, err := w.decide()
+	if err == nil && w.decision.JobUnknown {
+		if who.Job, err = w.askForJob(ctx); err == nil {
+			w.decideFor(who)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	who, err := subject(w.cfg.Policy, w.req.UID, w.req.GID)
-	if err != nil {
-		return err
+	return w.decision.Err()
+}
+
+// decide applies the rules as far as is known at hand.
+func (w *worker) decide() (who policy.Subject, err error) {
+	if w.ref, err = imagecache.ParseReference(w.req.Image); err != nil {
+		return who, err
 	}
-	d := w.cfg.Policy.Decide(imageOf(ref), who)
-	w.ref, w.decision = ref, &d
-	return d.Err()
+	if who, err = subject(w.cfg.Policy, w.req.UID, w.req.GID); err != nil {
+		return who, err
+	}
+	who.Job = knownJob(w.cfg.RunDir, w.req)
+	w.decideFor(who)
+	return who, nil
+}
+
+func (w *worker) decideFor(who policy.Subject) {
+	d := w.cfg.Policy.Decide(imageOf(w.ref), who)
+	w.decision = &d
 }
 
 func imageOf(ref imagecache.Reference) policy.Image {
@@ -53,7 +70,7 @@ func imageOf(ref imagecache.Reference) policy.Image {
 // subject looks up who a job's user is, as far as the rules need it.
 func subject(p policy.Policy, uid, gid uint32) (policy.Subject, error) {
 	who := policy.Subject{UID: uid}
-	if !p.AsksForAccounts() {
+	if !p.AsksForUsers() {
 		return who, nil
 	}
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
@@ -200,18 +217,23 @@ func (w *worker) isRepository(recorded string) bool {
 }
 
 // permitAtOnce says whether im may be used for certain, by what is at hand. It
-// asks for no accounts: their database may hang, and a prolog must not.
+// looks no users up and asks no scheduler: they may hang, and a prolog must not.
 func (w *worker) permitAtOnce(im store.Image) bool {
-	if w.cfg.Policy.AsksForAccounts() || w.permit() != nil {
-		return false
+	if w.cfg.Policy.Restricts() {
+		if w.cfg.Policy.AsksForUsers() {
+			return false
+		}
+		if _, err := w.decide(); err != nil || w.decision.JobUnknown || !w.decision.Allowed() {
+			return false
+		}
 	}
 	known, signed, err := w.permitKnown(im)
 	return known && signed && err == nil
 }
 
 // CheckPolicy says what the policy of this node decides for an image and a user, as
-// for a job of theirs.
-func CheckPolicy(p policy.Policy, image string, uid, gid uint32) (policy.Decision, error) {
+// for a job of theirs; nil for any job.
+func CheckPolicy(p policy.Policy, image string, uid, gid uint32, job *policy.Job) (policy.Decision, error) {
 	ref, err := imagecache.ParseReference(image)
 	if err != nil {
 		return policy.Decision{}, err
@@ -226,5 +248,6 @@ func CheckPolicy(p policy.Policy, image string, uid, gid uint32) (policy.Decisio
 	if err != nil {
 		return policy.Decision{}, err
 	}
+	who.Job = job
 	return p.Decide(imageOf(ref), who), nil
 }

@@ -195,7 +195,7 @@ func TestReadOnlyPullsNothingToRepair(t *testing.T) {
 }
 
 // A prolog looks no user up: their database may hang.
-func TestPolicyAsksForAccountsInTheWorker(t *testing.T) {
+func TestPolicyLooksUsersUpInTheWorker(t *testing.T) {
 	if !privateMounts(t) {
 		return
 	}

@@ -17,11 +17,12 @@ import (
 
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/wire"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // Prepare is `berth node prepare`, run by root: it reads a request (keys job,
-// uid, gid, image, digest and, optional, wait) from r, has a detached worker
+// uid, gid, image, digest and, optional, wait, account and partition) from r, has a detached worker
 // prepare the image, and returns when that is done or after PrologWait,
 // whichever is first. What becomes of it is recorded for the job's tasks; an
 // error means that nothing could be recorded.
@@ -37,7 +38,7 @@ func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	folder, err := start(ctx, cfg, req)
+	folder, err := start(ctx, cfg, req, m)
 	if err != nil {
 		return fmt.Errorf("prepare an image for job %s: %w", req.Job, err)
 	}
@@ -49,7 +50,7 @@ func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
 }
 
 // start makes sure that somebody prepares what req asks for, or did.
-func start(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Folder, error) {
+func start(ctx context.Context, cfg Config, req jobstate.Request, m wire.Message) (jobstate.Folder, error) {
 	// The run folder's own mount comes first: it would cover the job's folder.
 	mounts, err := launcher.OpenMounts(ctx, cfg.RunDir)
 	if err != nil {
@@ -57,6 +58,9 @@ func start(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Fold
 	}
 	mounts.Close()
 	folder, err := jobstate.Create(cfg.RunDir, req)
+	if job, ok := toldOf(m); err == nil && ok {
+		err = writeJob(cfg.RunDir, req, job)
+	}
 	if err != nil {
 		return folder, err
 	}

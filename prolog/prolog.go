@@ -16,6 +16,7 @@
 //	inplace_linux.go   images used where that store has them        (root)
 //	signature.go       looks for signatures                         (the account)
 //	policy_linux.go    applies the site's policy                    (root)
+//	job_linux.go       a job's account and partition                (root)
 //	image.go           leases and mounts, under one lock            (root)
 //	room_linux.go      reserves and makes room in the store         (root)
 //	cleanup_linux.go   stops workers, ends leases, mounts and pins  (root)
@@ -70,6 +71,10 @@ type Config struct {
 	// PBSJobs is the folder in which pbs_mom keeps the jobs of this node. Empty
 	// where nothing of PBS is to be reaped.
 	PBSJobs string
+	// JobFacts prints job, partition and account of the job "%j" in it, as
+	// JOB|PARTITION|ACCOUNT, where a rule needs them and slurmd's prolog has
+	// not told them.
+	JobFacts []string
 	// Command starts `berth` again: its path, and options that must come
 	// before the subcommand, if any. The account must be able to execute it.
 	Command []string

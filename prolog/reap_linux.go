@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// liveTimeout bounds the command that names the scheduler's jobs.
-	liveTimeout = 10 * time.Second
+	// schedulerTimeout bounds a command that asks the scheduler.
+	schedulerTimeout = 10 * time.Second
 	// reapAge is how old, at least, what a job has here must be. A job begins
 	// before or after the scheduler was asked, and some name it late.
 	reapAge = 5 * time.Minute
-	// maxLiveOutput bounds what that command may say, in bytes.
-	maxLiveOutput = 16 << 20
+	// maxSchedulerOutput bounds what such a command may say, in bytes.
+	maxSchedulerOutput = 16 << 20
 )
 
 // Reap is `berth node reap`, run by root: it ends the leases, mounts, pins and
@@ -173,28 +173,38 @@ func liveJobs(ctx context.Context, command []string) (map[jobstate.JobID]bool, e
 		return nil, err
 	}
 	node, _, _ := strings.Cut(host, ".")
+	text, err := askScheduler(ctx, command, "%n", node)
+	if err != nil {
+		return nil, errLive(command[0], err)
+	}
+	live, err := parseJobs(text)
+	if err != nil {
+		return nil, errLive(command[0], err)
+	}
+	return live, nil
+}
+
+// askScheduler runs a command of the site's, in which name stands for value,
+// and returns what it prints.
+func askScheduler(ctx context.Context, command []string, name, value string) (string, error) {
 	args := make([]string, len(command))
 	for i, arg := range command {
-		args[i] = strings.ReplaceAll(arg, "%n", node)
+		args[i] = strings.ReplaceAll(arg, name, value)
 	}
-	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, schedulerTimeout)
 	defer cancel()
 	var out, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env, cmd.Dir, cmd.WaitDelay = jobstate.Environment(), "/", time.Second
-	cmd.Stdout = &limitedWriter{&out, maxLiveOutput}
+	cmd.Stdout = &limitedWriter{&out, maxSchedulerOutput}
 	cmd.Stderr = &limitedWriter{&stderr, maxEvent}
 	if err := cmd.Run(); err != nil {
-		return nil, errLive(args[0], fmt.Errorf("%w: %s", err, fault.Clean(strings.TrimSpace(stderr.String()))))
+		return "", fmt.Errorf("%w: %s", err, fault.Clean(strings.TrimSpace(stderr.String())))
 	}
-	if out.Len() == maxLiveOutput {
-		return nil, errLive(args[0], errors.New("it prints too much"))
+	if out.Len() == maxSchedulerOutput {
+		return "", errors.New("it prints too much")
 	}
-	live, err := parseJobs(out.String())
-	if err != nil {
-		return nil, errLive(args[0], err)
-	}
-	return live, nil
+	return out.String(), nil
 }
 
 // parseJobs reads one job id a line. Anything else makes the whole worthless.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher/wire"
+	"github.com/berth-hpc/berth/policy"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
@@ -85,6 +86,14 @@ func one(m wire.Message, key string) (uint32, error) {
 		return 0, fmt.Errorf("request: %s: %w", key, err)
 	}
 	return n, nil
+}
+
+// toldOf is what the prolog says of the job; false where it says nothing. An
+// older Slurm's does not know, nor does the helper of a step, which hears from
+// a process that its user can lead by the nose.
+func toldOf(m wire.Message) (policy.Job, bool) {
+	j := policy.Job{Account: m.Get("account"), Partition: m.Get("partition")}
+	return j, j.Partition != ""
 }
 
 func checkReference(s string) error {

@@ -100,7 +100,7 @@ func (w *worker) prepare(ctx context.Context) jobstate.State {
 }
 
 func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
-	if err := w.permit(); err != nil {
+	if err := w.permit(ctx); err != nil {
 		return nil, err
 	}
 	st, err := store.Open(w.cfg.StoreDir)

@@ -65,6 +65,17 @@ static void add_owner(spank_t sp, struct wire_writer *w) {
     wire_add_number(w, "gid", gid);
 }
 
+/* The prolog's environment is slurmd's. What a job's user wants to be there has
+ * SPANK_ before its name, so these are Slurm's own (22.05; unset before). */
+static void add_accounting(struct wire_writer *w) {
+  const char *account = getenv("SLURM_JOB_ACCOUNT");
+  const char *partition = getenv("SLURM_JOB_PARTITION");
+  if (account != NULL)
+    wire_add(w, "account", account);
+  if (partition != NULL)
+    wire_add(w, "partition", partition);
+}
+
 /* Slurm puts SPANK_ before names that submit_request gave to the prolog. */
 void prolog_prepare(spank_t sp, const struct config *config) {
   static char buf[MESSAGE_MAX];
@@ -79,6 +90,7 @@ void prolog_prepare(spank_t sp, const struct config *config) {
   wire_start(&w, buf, sizeof(buf));
   add_job(sp, &w);
   add_owner(sp, &w);
+  add_accounting(&w);
   wire_add(&w, "image", image);
   wire_add(&w, "digest", digest == NULL ? "" : digest);
   wire_add_number(&w, "wait", (unsigned long long)config->prolog_wait_ms);

@@ -64,7 +64,7 @@ func (s *session) siteSettings() (prolog.Config, *config.Config, error) {
 	return prolog.Config{
 		RunDir: cfg.Node.RunDir, StoreDir: cfg.Store.Dir, Account: cfg.Node.Account, Checker: cfg.Node.Checker,
 		PrologWait: cfg.Node.PrologWait, PrepareDeadline: cfg.Node.PrepareDeadline,
-		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs, PBSJobs: cfg.Node.PBSJobs,
+		Limits: limits, MaxImage: int64(cfg.Store.MaxImage), LiveJobs: cfg.Node.LiveJobs, PBSJobs: cfg.Node.PBSJobs, JobFacts: cfg.Node.JobFacts,
 		Command: []string{self}, Cluster: cluster, Policy: policyOf(cfg),
 		GrantTTL: cfg.Grants.TTL, GrantStaleOK: cfg.Grants.StaleOK,
 		Verifier: filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-verify"),

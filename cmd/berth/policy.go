@@ -23,7 +23,11 @@ type policyCmd struct {
 type policyCheckCmd struct {
 	Image string `arg:"" help:"[REGISTRY/]NAME[:TAG][@DIGEST]."`
 	User  string `placeholder:"NAME" help:"Whose job it is, by name or number; yours if left out."`
-	JSON  bool   `name:"json" help:"Print the decision as JSON."`
+
+	Account   string `placeholder:"NAME" help:"The job's account."`
+	Partition string `placeholder:"NAME" help:"The job's partition."`
+
+	JSON bool `name:"json" help:"Print the decision as JSON."`
 }
 
 // A decisionReport is what --json prints.
@@ -34,6 +38,7 @@ type decisionReport struct {
 	By            string         `json:"by"`
 	MaxCompressed int64          `json:"max_compressed_bytes,omitempty"`
 	MaxImage      int64          `json:"max_image_bytes,omitempty"`
+	JobUnknown    bool           `json:"job_unknown"`
 	ReadOnly      bool           `json:"read_only"`
 	SignedBy      []string       `json:"signed_by,omitempty"`
 	SignedName    bool           `json:"signed_name,omitempty"`
@@ -57,7 +62,7 @@ func (c *policyCheckCmd) Run(s *session) error {
 		return err
 	}
 	p := policyOf(cfg)
-	d, err := prolog.CheckPolicy(p, c.Image, uint32(who.uid), uint32(who.gid))
+	d, err := prolog.CheckPolicy(p, c.Image, uint32(who.uid), uint32(who.gid), c.job())
 	if err != nil {
 		return err
 	}
@@ -69,9 +74,17 @@ func (c *policyCheckCmd) Run(s *session) error {
 	return errors.Join(err, d.Err())
 }
 
+// job is the one that the options describe; nil for any.
+func (c *policyCheckCmd) job() *policy.Job {
+	if c.Account == "" && c.Partition == "" {
+		return nil
+	}
+	return &policy.Job{Account: c.Account, Partition: c.Partition}
+}
+
 func reportOf(p policy.Policy, d policy.Decision, who account) decisionReport {
 	r := decisionReport{
-		Image: d.Image.String(), User: who.label(), Allowed: d.Allowed(), By: d.By(), ReadOnly: p.ReadOnly,
+		Image: d.Image.String(), User: who.label(), Allowed: d.Allowed(), By: d.By(), ReadOnly: p.ReadOnly, JobUnknown: d.JobUnknown,
 		SignedBy: d.SignedBy(), SignedName: d.SignedName(), Passed: []passedReport{},
 	}
 	for _, passed := range d.Passed {
@@ -98,6 +111,9 @@ func (s *session) printDecision(p policy.Policy, d policy.Decision, who account)
 	}
 	if d.Rule != nil && d.Rule.MaxImage > 0 {
 		fmt.Fprintf(s.stdout, "the converted image may take %s\n", config.Size(d.Rule.MaxImage))
+	}
+	if d.JobUnknown {
+		fmt.Fprintln(s.stdout, "that depends on the job: name its --account and --partition")
 	}
 	if keys := d.SignedBy(); len(keys) > 0 {
 		fmt.Fprintf(s.stdout, "it has to be signed by a key of %s\n", strings.Join(keys, ", "))
@@ -146,9 +162,9 @@ func (s *session) permitted(ref imagecache.Reference) error {
 	if !p.Restricts() {
 		return nil
 	}
-	d, err := prolog.CheckPolicy(p, ref.String(), uint32(s.user.uid), uint32(s.user.gid))
-	if err != nil {
-		return err
+	d, err := prolog.CheckPolicy(p, ref.String(), uint32(s.user.uid), uint32(s.user.gid), nil)
+	if err != nil || d.JobUnknown {
+		return err // the node will know the job
 	}
 	return d.Err()
 }
@@ -165,6 +181,7 @@ func policyOf(cfg *config.Config) policy.Policy {
 	for _, r := range cfg.Policy.Rules {
 		p.Rules = append(p.Rules, policy.Rule{
 			Name: r.Name, From: string(r.From), Images: r.Images, Users: r.Users, Groups: r.Groups, Deny: r.Action == config.Deny,
+			Accounts: r.Accounts, Partitions: r.Partitions,
 			MaxCompressed: int64(r.MaxCompressed), MaxImage: int64(r.MaxImage), SignedBy: r.SignedBy, SignedName: r.SignedName,
 		})
 	}

@@ -2,6 +2,7 @@
 // job below the run folder (/run/berth), which a reboot empties.
 //
 //	jobs/<job>/                     root, 0700
+//	    job.json                    its account and partition, for site policies
 //	    leases/<image>              the job uses this image of the store
 //	    prepare/<key>/              one per image that the job asked for
 //	        request.json            who asked for what

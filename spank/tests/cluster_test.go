@@ -449,7 +449,7 @@ func testProlog(t *testing.T, b *testbed) {
 		return strings.Count(b.shared("berth.0.log"), "cleanup uid=0 euid=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C job="+id+" ") == 2
 	})
 	line := "prepare uid=0 euid=0 PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C job=" + id +
-		" uid=2001 gid=2001 image=fine digest=sha256:0000000000000000000000000000000000000000000000000000000000000007 wait=1000 \n"
+		" uid=2001 gid=2001 partition=main image=fine digest=sha256:0000000000000000000000000000000000000000000000000000000000000007 wait=1000 \n"
 	if n := strings.Count(b.shared("berth.0.log"), line); n == 0 {
 		t.Errorf("no %q in\n%s", line, b.shared("berth.0.log"))
 	}

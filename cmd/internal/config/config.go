@@ -67,6 +67,7 @@ type Node struct {
 	PrepareDeadline time.Duration // when a detached preparation is given up
 	LiveJobs        []string      // prints the scheduler's jobs on the node; %n is its name
 	PBSJobs         string        // pbs_mom's folder of jobs
+	JobFacts        []string      // prints a job's partition and account; %j is its number
 }
 
 // A Resolve holds the settings of turning tags into digests.

@@ -32,6 +32,8 @@ type Rule struct {
 	Images        []string
 	Users         []string
 	Groups        []string
+	Accounts      []string
+	Partitions    []string
 	Action        string // Allow or Deny
 	MaxCompressed Size
 	MaxImage      Size
@@ -71,6 +73,14 @@ func ruleSettings() []ruleSetting {
 		{
 			"groups", "The groups whose members it is for, by name or number; left out: all.", `["staff"]`,
 			func(r *Rule) any { return &r.Groups }, accountList,
+		},
+		{
+			"accounts", "The scheduler's accounts for whose jobs it is; left out: all, and none. Users choose among theirs, or among all that they can think of where Slurm's AccountingStorageEnforce has no associations.", `["bio"]`,
+			func(r *Rule) any { return &r.Accounts }, accountList,
+		},
+		{
+			"partitions", "The scheduler's partitions in which jobs run for which it is; left out: all.", `["gpu"]`,
+			func(r *Rule) any { return &r.Partitions }, accountList,
 		},
 		{
 			"action", "allow or deny.", `"allow"`,

@@ -20,6 +20,8 @@ name = "b"
 images = ["quay.io/*", "ghcr.io"]
 users = ["alice"]
 groups = ["staff"]
+accounts = ["bio"]
+partitions = ["gpu", "cpu"]
 action = "deny"
 [[policy.rule]]
 name = "a"
@@ -38,7 +40,7 @@ default = "deny"
 	}
 	file := Origin(filepath.Join(dir, "berth.toml"))
 	want := Policy{Default: Deny, Contact: "x", Rules: []Rule{
-		{Name: "b", Images: []string{"quay.io/*", "ghcr.io"}, Users: []string{"alice"}, Groups: []string{"staff"}, Action: Deny, From: file},
+		{Name: "b", Images: []string{"quay.io/*", "ghcr.io"}, Users: []string{"alice"}, Groups: []string{"staff"}, Accounts: []string{"bio"}, Partitions: []string{"gpu", "cpu"}, Action: Deny, From: file},
 		{Name: "a", Images: []string{"*"}, Action: Allow, MaxCompressed: 20e9, MaxImage: 1000, From: file},
 		{Name: "c", Images: []string{"*"}, Action: Deny, From: Origin(filepath.Join(dir, "conf.d/1.toml"))},
 	}}
@@ -52,7 +54,8 @@ default = "deny"
 		}
 	}
 	wantShown := []string{
-		`policy.rule."b".images = ["quay.io/*", "ghcr.io"]`, `policy.rule."b".users = ["alice"]`, `policy.rule."b".groups = ["staff"]`, `policy.rule."b".action = "deny"`,
+		`policy.rule."b".images = ["quay.io/*", "ghcr.io"]`, `policy.rule."b".users = ["alice"]`, `policy.rule."b".groups = ["staff"]`,
+		`policy.rule."b".accounts = ["bio"]`, `policy.rule."b".partitions = ["gpu", "cpu"]`, `policy.rule."b".action = "deny"`,
 		`policy.rule."a".images = ["*"]`, `policy.rule."a".action = "allow"`, `policy.rule."a".max_compressed = "20GB"`, `policy.rule."a".max_image = "1kB"`,
 		`policy.rule."c".images = ["*"]`, `policy.rule."c".action = "deny"`,
 	}
@@ -74,6 +77,8 @@ func TestBadRules(t *testing.T) {
 		{"empty images", "[[policy.rule]]\nname = 'x'\nimages = []\naction = 'allow'", `policy.rule "x": images: no image`},
 		{"tag", "[[policy.rule]]\nname = 'x'\nimages = ['quay.io/a:1']\naction = 'allow'", `policy.rule "x": images: "quay.io/a:1": rules are for repositories`},
 		{"empty users", head + "users = []", `policy.rule "x": users: a name is missing`},
+		{"empty accounts", head + "accounts = []", `policy.rule "x": accounts: a name is missing`},
+		{"empty partition", head + "partitions = ['']", `policy.rule "x": partitions: a name is missing`},
 		{"empty group", head + "groups = ['']", `policy.rule "x": groups: a name is missing`},
 		{"action", "[[policy.rule]]\nname = 'x'\nimages = ['*']\naction = 'warn'", `policy.rule "x": action: "warn" is none of allow, deny`},
 		{"size", head + "max_image = 'big'", `policy.rule "x": max_image: want a size`},

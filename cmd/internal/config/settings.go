@@ -116,6 +116,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Node.PBSJobs },
 		},
 		{
+			Key: "node.job_facts", Example: `["/opt/slurm/bin/squeue", "-h", "-j%j", "-o%A|%P|%a"]`,
+			Doc: "The command that prints JOB|PARTITION|ACCOUNT, a line, of the job whose number is %j in it. It is run only where a rule of the policy has accounts or partitions, and slurmd has not told them to the job's prolog: for steps with images of their own in jobs without one, and before Slurm 22.05. If it fails, takes 10 s, or prints anything else, such an image is not prepared; so with an empty list.",
+			at:  func(c *Config, _ string) any { return &c.Node.JobFacts },
+		},
+		{
 			Key: "resolve.timeout", Open: true, check: positive,
 			Doc: "How long a job's submission waits for a registry to say which digest a tag stands for.",
 			at:  func(c *Config, _ string) any { return &c.Resolve.Timeout },
@@ -207,6 +212,7 @@ func defaults() *Config {
 			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
 			LiveJobs: []string{"squeue", "-h", "-w%n", "-o%A"},
 			PBSJobs:  "/var/spool/pbs/mom_priv/jobs",
+			JobFacts: []string{"squeue", "-h", "-j%j", "-o%A|%P|%a"},
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},

@@ -119,7 +119,8 @@ start_daemons() {
 # all_idle: every node is registered and no job is left.
 all_idle() {
   local states
-  states=$(in_machine ctl 10 sinfo -h -N -o %T 2>/dev/null) || return 1
-  [[ $(sort -u <<<"$states") == idle && $(wc -l <<<"$states") == "$(cat "$DIR/nodes")" ]] || return 1
+  # A node in several partitions has a line for each.
+  states=$(in_machine ctl 10 sinfo -h -N -o '%N %T' 2>/dev/null | sort -u) || return 1
+  [[ $(cut -d ' ' -f 2 <<<"$states" | sort -u) == idle && $(wc -l <<<"$states") == "$(cat "$DIR/nodes")" ]] || return 1
   [[ -z $(in_machine ctl 10 squeue -h -a 2>/dev/null) ]]
 }
