@@ -19,6 +19,9 @@ import (
 // process: it lives while a task is in it or the descriptor is open.
 type Container struct {
 	Mount, Result *os.File
+	// Dir is where Exec starts the command if the container has that folder;
+	// "" means where all tasks start.
+	Dir string
 }
 
 // Close releases the descriptors.

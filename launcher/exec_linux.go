@@ -28,6 +28,9 @@ func (c *Container) Exec(join string, users *UserNamespaces, remap bool, argv, e
 	for _, name := range keep {
 		args = append(args, "--keep-env="+name)
 	}
+	if c.Dir != "" {
+		args = append(args, "--cwd="+c.Dir)
+	}
 	args = append(append(args, "--"), argv...)
 	if err := unix.Exec(join, args, env); err != nil {
 		return fmt.Errorf("start %s: %w", join, err)

@@ -39,6 +39,7 @@ type Job struct {
 	Spool      string   `json:"spool,omitempty"`      // folder of the batch script
 	PMIx       string   `json:"pmix,omitempty"`       // $PMIX_SERVER_TMPDIR
 	PrologFile []string `json:"prologFile,omitempty"` // read-only: Slurm runs them inside
+	Visible    []string `json:"visible,omitempty"`    // read-only: what PBS has for its jobs
 }
 
 // How an image's tree becomes the lower layer of the container.

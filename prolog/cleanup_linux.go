@@ -53,6 +53,7 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 // fails.
 func endJob(ctx context.Context, cfg Config, job jobstate.JobID) error {
 	return errors.Join(
+		endCommon(ctx, cfg.RunDir, job),
 		stopWorkers(ctx, cfg.RunDir, job),
 		removeJob(cfg.RunDir, job),
 		releaseImages(ctx, cfg.RunDir),
@@ -144,10 +145,39 @@ func stopWorker(ctx context.Context, folder jobstate.Folder) error {
 	return nil
 }
 
+// endCommon ends who makes the container that a job's tasks share, and who
+// keeps it (PBS). Both are killed: there is nothing that they could save, and
+// the container goes when nobody is in it.
+func endCommon(ctx context.Context, runDir string, job jobstate.JobID) error {
+	processes, err := jobstate.CommonProcesses(runDir, job)
+	for _, w := range processes {
+		err = errors.Join(err, endProcess(ctx, w))
+	}
+	return err
+}
+
+// endProcess kills a process and returns when it has ended: what it held is
+// free then.
+func endProcess(ctx context.Context, w jobstate.Worker) error {
+	pidfd, err := openProcess(w)
+	if pidfd < 0 {
+		return err
+	}
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return os.NewSyscallError("pidfd_send_signal", err)
+	}
+	ended := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for ctx.Err() == nil {
+		if n, err := unix.Poll(ended, 100); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+	}
+	return fmt.Errorf("wait for the end of process %d: %w", w.PID, ctx.Err())
+}
+
 // signalWorker signals the process that the folder names, unless its number
-// belongs to another process by now, and says whether it did. The pidfd is
-// opened before the look at the start time, so it can't be another one
-// afterwards.
+// belongs to another process by now, and says whether it did.
 func signalWorker(folder jobstate.Folder, sig unix.Signal) (sent bool, err error) {
 	w, err := folder.Worker()
 	if errors.Is(err, os.ErrNotExist) {
@@ -156,20 +186,32 @@ func signalWorker(folder jobstate.Folder, sig unix.Signal) (sent bool, err error
 	if err != nil {
 		return false, err
 	}
-	pidfd, err := unix.PidfdOpen(w.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return false, nil
-	}
-	if err != nil {
-		return false, os.NewSyscallError("pidfd_open", err)
+	pidfd, err := openProcess(w)
+	if pidfd < 0 {
+		return false, err
 	}
 	defer unix.Close(pidfd)
-	if start, err := store.ProcessStart(w.PID); err != nil || start != w.Start {
-		return false, nil
-	}
 	err = unix.PidfdSendSignal(pidfd, sig, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return false, nil
 	}
 	return err == nil, os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// openProcess opens a process by its number, unless that belongs to another
+// one by now: then it returns -1. The pidfd is opened before the look at the
+// start time, so it can't be another one afterwards.
+func openProcess(w jobstate.Worker) (pidfd int, err error) {
+	pidfd, err = unix.PidfdOpen(w.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return -1, nil
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_open", err)
+	}
+	if start, err := store.ProcessStart(w.PID); err != nil || start != w.Start {
+		unix.Close(pidfd)
+		return -1, nil
+	}
+	return pidfd, nil
 }

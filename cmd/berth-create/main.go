@@ -3,6 +3,7 @@
 // command line parser. Users never call it; see `berth run`.
 //
 //	berth-create step     the helper of one Slurm step on a node (root)
+//	berth-create job      makes the container of a PBS job on a node (root)
 //	berth-create userns   makes a job's user namespaces (package nsenter)
 //	berth-create inside   builds one container (the user, in N1)
 //	berth-create init     libcontainer's init
@@ -34,6 +35,8 @@ func main() {
 		exit(inside.Run(os.NewFile(3, "channel")))
 	case "step":
 		exit(runStep(context.Background()))
+	case "job":
+		exit(runJob(context.Background(), os.Stdin, os.Stdout))
 	default:
 		exit(fmt.Errorf("berth-create is started by Berth, not by hand (mode %q)", mode))
 	}

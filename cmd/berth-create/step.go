@@ -28,14 +28,17 @@ func runStep(ctx context.Context) error {
 		return step.Run(ctx, openLog("/run/berth"), control, broken{err}, step.Settings{})
 	}
 	log := openLog(cfg.Node.RunDir)
-	n := &node{cfg: cfg, berth: berthPath()}
-	set := step.Settings{
+	return step.Run(ctx, log, control, &node{cfg: cfg, berth: berthPath()}, settings(cfg))
+}
+
+// settings are the site's choices for containers.
+func settings(cfg *config.Config) step.Settings {
+	return step.Settings{
 		Exe: "/proc/self/exe", RunDir: cfg.Node.RunDir,
 		SiteMounts: cfg.Container.Mounts, MountHome: cfg.Container.MountHome,
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
 	}
-	return step.Run(ctx, log, control, n, set)
 }
 
 // A broken node has no image for anybody.
@@ -83,6 +86,8 @@ func berthPath() string {
 type node struct {
 	cfg   *config.Config
 	berth string
+	// job is set where the request cannot name it: PBS's ids are no numbers.
+	job jobstate.JobID
 }
 
 // Names under which a job's user namespaces are pinned.
@@ -93,7 +98,7 @@ const (
 
 func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)) (step.Image, error) {
 	req := jobstate.Request{
-		Job: slurmJob(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
+		Job: n.id(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
 	}
 	folder, err := jobstate.Ensure(ctx, []string{n.berth}, n.cfg.Node.RunDir, req)
 	if err != nil {
@@ -106,7 +111,10 @@ func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)
 	return &image{ready: ready, runDir: n.cfg.Node.RunDir}, nil
 }
 
-func slurmJob(number uint32) jobstate.JobID {
+func (n *node) id(number uint32) jobstate.JobID {
+	if n.job != "" {
+		return n.job
+	}
 	return jobstate.JobID(strconv.FormatUint(uint64(number), 10))
 }
 
@@ -118,7 +126,7 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 		return nil, err
 	}
 	defer mounts.Close()
-	name := jobstate.PinName(slurmJob(job))
+	name := jobstate.PinName(n.id(job))
 	users, err := openPins(mounts, name)
 	if err == nil && users.Check(u.UID) == nil {
 		return users, nil

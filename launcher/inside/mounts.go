@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/berth-hpc/berth/launcher"
@@ -176,7 +177,7 @@ func defaults(req *launcher.Request, work string) []bind {
 			bs = append(bs, tree(filepath.Clean(p), true))
 		}
 	}
-	for _, f := range req.Job.PrologFile {
+	for _, f := range slices.Concat(req.Job.PrologFile, req.Job.Visible) {
 		if filepath.IsAbs(f) {
 			bs = append(bs, file(f, f))
 		}

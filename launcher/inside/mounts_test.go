@@ -1,6 +1,7 @@
 package inside
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -59,6 +60,28 @@ func TestParseMountsRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", value, err, want)
 		}
+	}
+}
+
+// TestMountsTable: what is taken here is what PBS's hook lets through.
+func TestMountsTable(t *testing.T) {
+	table, err := os.ReadFile("testdata/mounts.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := 0
+	for line := range strings.Lines(string(table)) {
+		verdict, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if !ok || verdict == "#" {
+			continue
+		}
+		lines++
+		if _, err := parseMounts(value, "/jobdir"); (err == nil) != (verdict == "good") {
+			t.Errorf("%q is %s: %v", value, verdict, err)
+		}
+	}
+	if lines < 20 {
+		t.Errorf("only %d lines", lines)
 	}
 }
 

@@ -4,7 +4,13 @@
  * Runs as the user who owns the container's namespaces.
  *
  *   berth-join --user=FD --mnt=FD [--user2=FD] --result=FD
- *              [--keep-env=NAME[,NAME]]... -- CMD [ARG]...
+ *              [--keep-env=NAME[,NAME]]... [--cwd=PATH] -- CMD [ARG]...
+ *   berth-join --user=FD --mnt=FD [--user2=FD] --result=FD --hold
+ *
+ * --cwd is where the command starts if the container has that folder. With
+ * --hold the process stays in the container and runs nothing: it writes one
+ * byte to standard output when it is in, and stays, without descriptors, after
+ * it has read one from standard input.
  *
  * Exit status: the command's own, or as a shell's: 127 no such command, 126
  * it can't be run; 70 where the container can't be joined; 64 wrong usage,
@@ -15,6 +21,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "join.h"
@@ -26,6 +34,8 @@ struct arguments {
   int result;
   const char **keep; /* room for one per argument */
   size_t keep_count;
+  const char *cwd;
+  bool hold;
   char **command;
 };
 
@@ -48,12 +58,17 @@ static void parse(int argc, char **argv, struct arguments *a) {
   static const struct option options[] = {
       {"user", required_argument, NULL, 'u'},     {"mnt", required_argument, NULL, 'm'},
       {"user2", required_argument, NULL, 'v'},    {"result", required_argument, NULL, 'r'},
-      {"keep-env", required_argument, NULL, 'k'}, {NULL, 0, NULL, 0},
+      {"keep-env", required_argument, NULL, 'k'}, {"cwd", required_argument, NULL, 'c'},
+      {"hold", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
   };
   int c;
   while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
     if (c == 'k')
       a->keep[a->keep_count++] = optarg;
+    else if (c == 'c')
+      a->cwd = optarg;
+    else if (c == 'h')
+      a->hold = true;
     else if (c == 'u')
       a->ns.user = descriptor(optarg);
     else if (c == 'm')
@@ -64,7 +79,7 @@ static void parse(int argc, char **argv, struct arguments *a) {
       usage();
   }
   a->command = argv + optind;
-  if (a->ns.user < 0 || a->ns.mnt < 0 || a->result < 0 || a->command[0] == NULL)
+  if (a->ns.user < 0 || a->ns.mnt < 0 || a->result < 0 || (a->command[0] == NULL) != a->hold)
     usage();
 }
 
@@ -106,6 +121,21 @@ static void close_own(const struct arguments *a) {
     close(a->ns.user2);
 }
 
+/* Whoever joins later looks at this process, so it must be dumpable; its memory
+ * is this program's alone. Signals keep their defaults: a killed holder ends. */
+static int hold(void) {
+  char c = 1;
+  prctl(PR_SET_NAME, "berth-hold");
+  if (prctl(PR_SET_DUMPABLE, 1) < 0 || write(STDOUT_FILENO, &c, 1) != 1 ||
+      read(STDIN_FILENO, &c, 1) != 1)
+    return EXIT_BUG;
+  if (syscall(SYS_close_range, 0, ~0U, 0) < 0)
+    for (int fd = 0; fd < 1024; fd++) /* before Linux 5.9 */
+      close(fd);
+  for (;;)
+    pause();
+}
+
 int main(int argc, char **argv) {
   struct arguments a = {.ns = {.user = -1, .mnt = -1, .user2 = -1}, .result = -1};
   struct join_error err;
@@ -120,6 +150,10 @@ int main(int argc, char **argv) {
     return err.remedy == NULL ? EXIT_BUG : EXIT_USAGE;
   }
   close_own(&a);
+  if (a.hold)
+    return hold();
+  if (a.cwd != NULL && chdir(a.cwd) < 0)
+    errno = 0; /* the container has no such folder: it starts where all do */
   execvp(a.command[0], a.command);
   int why = errno;
   fprintf(stderr, "berth: error: cannot run %s in the container: %s\n", a.command[0],

@@ -124,8 +124,7 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 	viewed := time.Now()
 	ns := <-made
 	if ns.err != nil {
-		return nil, fault.Wrap("create user namespaces", "", fault.Site,
-			"see whether the node allows user namespaces: sysctl user.max_user_namespaces", ns.err)
+		return nil, namespacesFault(ns.err)
 	}
 	c, err := build(ctx, req, view, ns.users, image, set)
 	if err != nil {

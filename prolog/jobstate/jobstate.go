@@ -11,8 +11,9 @@
 //	        progress                one line for the user, replaced as it goes
 //	        state.json              the outcome, written once by rename
 //	        log                     what the worker and its children printed
+//	    record.json …               the container of a whole job, see Common (PBS)
 //
-// Root alone reads and writes here. `berth node prepare` and its worker write
+// Root alone reads and writes here, but for one file of a Common. `berth node prepare` and its worker write
 // (package prolog); the helper of a step waits for the outcome (Wait), which
 // is why this package stays small: it knows no registry and no mount.
 package jobstate
@@ -189,11 +190,17 @@ func (f Folder) write(name string, v any) error {
 // replace writes a file so that readers see the old one or the new one. It is
 // not synced: the folder does not outlive the boot.
 func (f Folder) replace(name string, data []byte) error {
+	return f.replaceFor(name, data, func(*os.File) error { return nil })
+}
+
+// replaceFor is replace with rights that the file gets before its name.
+func (f Folder) replaceFor(name string, data []byte, rights func(*os.File) error) error {
 	tmp, err := os.CreateTemp(f.path, "."+name+".")
 	if err != nil {
 		return err
 	}
 	_, err = tmp.Write(data)
+	err = errors.Join(err, rights(tmp))
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), filepath.Join(f.path, name))
 	}

@@ -32,8 +32,10 @@ func (f Folder) TryLock() (*os.File, error) {
 }
 
 // Busy says whether a process prepares the folder now.
-func (f Folder) Busy() bool {
-	lock, err := os.Open(filepath.Join(f.path, "lock"))
+func (f Folder) Busy() bool { return lockedByOther(filepath.Join(f.path, "lock")) }
+
+func lockedByOther(path string) bool {
+	lock, err := os.Open(path)
 	if err != nil {
 		return false
 	}

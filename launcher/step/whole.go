@@ -1,0 +1,50 @@
+package step
+
+import (
+	"context"
+
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/wire"
+)
+
+// ParseWhole reads a request for a container of a whole job: that of a step,
+// without its number and its count of tasks. The job's id is not looked at; it
+// is the caller's.
+func ParseWhole(m wire.Message) (*Request, error) {
+	for key, value := range map[string]string{"job": "0", "step": "0", "tasks": "1"} {
+		m = append(m[:len(m):len(m)], wire.Record{Key: key, Value: value})
+	}
+	return parseRequest(m)
+}
+
+// Make makes the one container that all tasks of a job share on this node,
+// from the view of the node that the caller has. progress gets lines for the
+// user while the image is waited for. The error is a fault.
+func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Settings, progress func(line string)) (*launcher.Container, *launcher.UserNamespaces, error) {
+	if err := req.checkPinned(); err != nil {
+		return nil, nil, err
+	}
+	var image Image // none for a file of the user's
+	if !req.imageIsFile() {
+		var err error
+		if image, err = node.Image(ctx, req, progress); err != nil {
+			return nil, nil, err
+		}
+	}
+	users, err := node.UserNamespaces(ctx, req.Job, req.User)
+	if err != nil {
+		return nil, nil, namespacesFault(err)
+	}
+	c, err := build(ctx, req, &view{job: job}, users, image, set)
+	if err != nil {
+		users.Close()
+		return nil, nil, err
+	}
+	return c, users, nil
+}
+
+func namespacesFault(err error) error {
+	return fault.Wrap("create user namespaces", "", fault.Site,
+		"see whether the node allows user namespaces: sysctl user.max_user_namespaces", err)
+}
