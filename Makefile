@@ -23,6 +23,7 @@ build: ## build the programs and the Slurm plugin
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-verify ./cmd/berth-verify
 	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
+	$(MAKE) -s -C spank/client BUILD=$(BUILD)
 	$(MAKE) -s -C spank BUILD=$(BUILD) BINDIR=$(PREFIX)/bin LIBEXEC=$(PREFIX)/libexec/berth
 
 deps: ## install what building and testing need (Debian, as root or with sudo)
@@ -46,6 +47,8 @@ install: build ## install below DESTDIR/PREFIX
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-create $(DESTDIR)$(PREFIX)/libexec/berth/berth-create
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-verify $(DESTDIR)$(PREFIX)/libexec/berth/berth-verify
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-join $(DESTDIR)$(PREFIX)/libexec/berth/berth-join
+	install -D -m 0755 $(BUILD)/libexec/berth/slurm/berth-slurm $(DESTDIR)$(PREFIX)/libexec/berth/slurm/berth-slurm
+	cp -P $(BUILD)/libexec/berth/slurm/s* $(DESTDIR)$(PREFIX)/libexec/berth/slurm/
 	install -D -m 0755 $(BUILD)/lib/berth/spank_berth.so $(DESTDIR)$(PREFIX)/lib/berth/spank_berth.so
 
 clean: ## remove what was built

@@ -11,6 +11,8 @@
 #define BERTH_LIBEXEC "/usr/libexec/berth"
 #endif
 
+#define COMMANDS "slurm/berth-slurm"
+
 enum { ERROR_SIZE = 256, PROLOG_WAIT_MS = 2000, PROLOG_WAIT_MAX_MS = 60000 };
 
 static const char *value_of(const char *arg, const char *key) {
@@ -43,7 +45,8 @@ static bool take(struct config *c, const char *arg, char *error) {
   if ((value = value_of(arg, "bindir")) != NULL)
     return take_folder(c->berth, value, "berth", error);
   if ((value = value_of(arg, "libexec")) != NULL)
-    return take_folder(c->create, value, "berth-create", error);
+    return take_folder(c->create, value, "berth-create", error) &&
+           take_folder(c->commands, value, COMMANDS, error);
   if ((value = value_of(arg, "prolog_wait")) != NULL)
     return take_wait(&c->prolog_wait_ms, value, error);
   snprintf(error, ERROR_SIZE,
@@ -54,6 +57,7 @@ static bool take(struct config *c, const char *arg, char *error) {
 bool config_read(struct config *c, int argc, char **argv, char error[256]) {
   snprintf(c->berth, sizeof(c->berth), "%s/berth", BERTH_BINDIR);
   snprintf(c->create, sizeof(c->create), "%s/berth-create", BERTH_LIBEXEC);
+  snprintf(c->commands, sizeof(c->commands), "%s/" COMMANDS, BERTH_LIBEXEC);
   c->prolog_wait_ms = PROLOG_WAIT_MS;
   for (int i = 0; i < argc; i++)
     if (!take(c, argv[i], error))

@@ -3,7 +3,7 @@
  * configured in /etc/berth/berth.toml, which the plugin does not read.
  *
  *   bindir=DIR         where berth is
- *   libexec=DIR        where berth-create is
+ *   libexec=DIR        where berth-create and slurm/berth-slurm are
  *   prolog_wait=MS     how long job_prolog waits for `berth node prepare`
  */
 #ifndef BERTH_CONFIG_H
@@ -15,6 +15,7 @@
 struct config {
   char berth[PATH_MAX];
   char create[PATH_MAX];
+  char commands[PATH_MAX];
   int prolog_wait_ms;
 };
 

@@ -17,6 +17,8 @@ enum option_id {
   WRITABLE,
   REMAP,
   NO_REMAP,
+  SLURM,
+  NO_SLURM,
   ENV,
 };
 
@@ -46,6 +48,11 @@ static struct spank_option table[] = {
      callback},
     {"container-remap-root", NULL, "appear as root in the container", 0, REMAP, callback},
     {"no-container-remap-root", NULL, "do not appear as root in the container", 0, NO_REMAP,
+     callback},
+    {"container-slurm", NULL,
+     "make srun, squeue, scancel and others of Slurm's commands work in the container", 0, SLURM,
+     callback},
+    {"no-container-slurm", NULL, "do not make Slurm's commands work in the container", 0, NO_SLURM,
      callback},
     {"container-env", "NAME[,NAME]",
      "keep the job's value of these variables although the image sets them; may be repeated", 1,
@@ -97,10 +104,9 @@ static bool check(int val, const char *value, char *error) {
 
 static char **slot(struct request *r, int val) {
   char **slots[] = {
-      [IMAGE] = &r->image,    [MOUNTS] = &r->mounts,  [WORKDIR] = &r->workdir,
-      [HOME] = &r->home,      [NO_HOME] = &r->home,   [READONLY] = &r->root,
-      [WRITABLE] = &r->root,  [REMAP] = &r->remap,    [NO_REMAP] = &r->remap,
-      [ENV] = &r->env,
+      [IMAGE] = &r->image,    [MOUNTS] = &r->mounts, [WORKDIR] = &r->workdir, [HOME] = &r->home,
+      [NO_HOME] = &r->home,   [READONLY] = &r->root, [WRITABLE] = &r->root,   [REMAP] = &r->remap,
+      [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,  [ENV] = &r->env,
   };
   return slots[val];
 }
@@ -108,8 +114,8 @@ static char **slot(struct request *r, int val) {
 /* What the option stands for: its argument, or the value a flag sets. */
 static const char *meaning(int val, const char *optarg) {
   static const char *const flags[] = {
-      [HOME] = "1",       [NO_HOME] = "0", [READONLY] = "readonly", [WRITABLE] = "writable",
-      [REMAP] = "1",      [NO_REMAP] = "0"};
+      [HOME] = "1",  [NO_HOME] = "0",  [READONLY] = "readonly", [WRITABLE] = "writable",
+      [REMAP] = "1", [NO_REMAP] = "0", [SLURM] = "1",           [NO_SLURM] = "0"};
   return table[val].has_arg ? optarg : flags[val];
 }
 
@@ -149,8 +155,8 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME, HOME,
-                                  WRITABLE, READONLY, NO_REMAP, REMAP,   ENV};
+  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR, NO_HOME,  HOME,  WRITABLE,
+                                  READONLY, NO_REMAP, REMAP,   NO_SLURM, SLURM, ENV};
   return opposites[val];
 }
 
@@ -255,11 +261,13 @@ static bool take_environment(char *error) {
   free(r->home);
   free(r->root);
   free(r->remap);
-  r->home = r->root = r->remap = NULL;
+  free(r->slurm);
+  r->home = r->root = r->remap = r->slurm = NULL;
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
+         take_flag(SLURM, "SLURM", "1", "0", error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
          take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
 }

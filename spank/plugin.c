@@ -138,7 +138,7 @@ EXPORT int slurm_spank_task_init(spank_t sp, int argc, char **argv) {
   (void)argc;
   (void)argv;
   if (request.image != NULL)
-    wait_join(sp, &request);
+    wait_join(sp, &request, config.commands);
   return 0;
 }
 

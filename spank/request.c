@@ -17,6 +17,7 @@ static const struct {
     {"HOME", offsetof(struct request, home)},
     {"ROOT", offsetof(struct request, root)},
     {"REMAP", offsetof(struct request, remap)},
+    {"SLURM", offsetof(struct request, slurm)},
     {"ENV", offsetof(struct request, env)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
@@ -98,5 +99,6 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "home", r->home);
   encode_one(w, "root", r->root);
   encode_one(w, "remap", r->remap);
+  encode_one(w, "slurm", r->slurm);
   encode_names(w, r->env);
 }

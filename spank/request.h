@@ -23,6 +23,7 @@ struct request {
   char *home;        /* "0" or "1" */
   char *root;        /* "readonly" or "writable" */
   char *remap;       /* "0" or "1": appear as root */
+  char *slurm;       /* "0" or "1": Slurm's commands in the container */
   char *env;         /* NAME[,NAME] */
   char *task_prolog; /* of srun --task-prolog; an absolute path */
 };

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "command.h"
+#include "commands.h"
 #include "failure.h"
 #include "join.h"
 
@@ -298,15 +299,27 @@ static void explain(spank_t sp, const struct request *r, const struct answer *a)
   command_explain(sp, prologs);
 }
 
-void wait_join(spank_t sp, const struct request *r) {
+/* Before the task enters the container: afterwards it can start nothing outside. */
+static void serve_commands(spank_t sp, const char *program, char name[COMMANDS_NAME_SIZE]) {
+  if (commands_serve(sp, program, name) < 0)
+    failure_keep(REMEDY_ADMIN, "cannot start %s: %s", program, strerror(errno));
+}
+
+void wait_join(spank_t sp, const struct request *r, const char *commands) {
   static struct answer a;
   struct join_error err;
+  char name[COMMANDS_NAME_SIZE] = "";
   if (!failure_kept() && local_task(sp) == 0)
     tell_needs(sp, r);
   if (!failure_kept())
     await(&a);
+  bool slurm = !failure_kept() && strcmp(get(&a, "slurm"), "1") == 0;
+  if (slurm)
+    serve_commands(sp, commands, name);
   if (!failure_kept() && enter(sp, r, &a, &err) < 0)
     failure_keep(err.remedy == NULL ? REMEDY_ADMIN : err.remedy, "%s", err.text);
+  if (slurm && !failure_kept() && commands_offer(sp, name) < 0)
+    failure_keep(REMEDY_ADMIN, "cannot set the variables for Slurm's commands");
   if (failure_kept())
     failure_end();
   if (local_task(sp) == 0)

@@ -16,8 +16,9 @@ void wait_offer(spank_t sp, int control);
 
 /*
  * wait_join runs in task_init. It returns in the container, or ends the
- * process with exit code 1.
+ * process with exit code 1. commands is the program that serves Slurm's
+ * commands (commands.h).
  */
-void wait_join(spank_t sp, const struct request *r);
+void wait_join(spank_t sp, const struct request *r, const char *commands);
 
 #endif

@@ -38,6 +38,7 @@ func settings(cfg *config.Config) step.Settings {
 		SiteMounts: cfg.Container.Mounts, MountHome: cfg.Container.MountHome,
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
+		Slurm: cfg.Container.Slurm, SlurmCommands: slurmCommands(),
 	}
 }
 
@@ -80,6 +81,15 @@ func berthPath() string {
 		return "berth"
 	}
 	return filepath.Join(filepath.Dir(exe), "..", "..", "bin", "berth")
+}
+
+// slurmCommands is the folder with the client for containers, beside berth-create.
+func slurmCommands() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(exe), "slurm")
 }
 
 // A node is this node, as the step's helper needs it.

@@ -3,6 +3,7 @@ package step
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,6 +28,7 @@ type Request struct {
 	Writable  *bool
 	Remap     *bool
 	Env       []string // variables that keep the job's value
+	Slurm     *bool    // Slurm's commands work in the container
 }
 
 // imageIsFile tells a path on the node from a reference.
@@ -47,6 +49,10 @@ func (r *Request) checkPinned() error {
 	}
 }
 
+// slurmFolder is where a container has Slurm's commands (CALL_FOLDER in
+// spank/client/call.h).
+const slurmFolder = "/run/berth-slurm"
+
 // maxTasks bounds the memory that a broken request can make us use.
 const maxTasks = 1 << 16
 
@@ -58,7 +64,8 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Image: m.Get("image"), Digest: m.Get("digest"),
 		Mounts: m.All("mounts"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
-		Env: m.All("env"),
+		Env:   m.All("env"),
+		Slurm: flag(m, "slurm", "1"),
 	}
 	r.User.Groups = n.list("groups")
 	if m.Get("nodes") != "" {
@@ -118,13 +125,17 @@ func orDefault(b *bool, otherwise bool) bool {
 
 // launcherRequest puts the request into the launcher's form.
 func (r *Request) launcherRequest(job launcher.Job, set Settings) *launcher.Request {
+	mounts := set.SiteMounts
+	if orDefault(r.Slurm, set.Slurm) {
+		mounts = append(slices.Clone(mounts), set.SlurmCommands+":"+slurmFolder+":ro")
+	}
 	return &launcher.Request{
 		User:       r.User,
 		Writable:   orDefault(r.Writable, set.Writable),
 		RemapRoot:  orDefault(r.Remap, set.Remap),
 		MountHome:  orDefault(r.Home, set.MountHome),
 		MountDir:   set.MountDir,
-		SiteMounts: set.SiteMounts, Mounts: r.Mounts, Workdir: r.Workdir,
+		SiteMounts: mounts, Mounts: r.Mounts, Workdir: r.Workdir,
 		Job:   job,
 		Label: r.label(),
 	}

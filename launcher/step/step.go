@@ -57,7 +57,10 @@ type Settings struct {
 	MountDir   bool     // whether the job's working directory is visible
 	Remap      bool     // when the job does not say
 	Writable   bool     // when the job does not say
+	Slurm      bool     // Slurm's commands work in the container, when the job does not say
 	IDMap      bool     // false forces what kernels without squashfs idmap do
+
+	SlurmCommands string // the folder that has them on the node (spank/client)
 }
 
 // progressEvery is how often a waiting task gets a line.
@@ -92,7 +95,7 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 	if err != nil {
 		log.WithError(err).Error("no container")
 	}
-	tasks.settle(container, orDefault(req.Remap, set.Remap), err)
+	tasks.settle(container, kind{remap: orDefault(req.Remap, set.Remap), slurm: orDefault(req.Slurm, set.Slurm)}, err)
 	tasks.wait()
 	return err
 }

@@ -129,27 +129,42 @@ func (t *tasks) tell(line string) {
 }
 
 // settle gives every task, also later ones, its answer.
-func (t *tasks) settle(c *container, remap bool, err error) {
+func (t *tasks) settle(c *container, k kind, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.answer = newAnswer(c, remap, err)
+	t.answer = newAnswer(c, k, err)
 	t.flush()
 }
 
-func newAnswer(c *container, remap bool, err error) *answer {
+// A kind is what tasks are to know of their container.
+type kind struct {
+	remap bool // they appear as root, so they stay in N1
+	slurm bool // they start a helper for Slurm's commands before they enter
+}
+
+func (k kind) records() wire.Message {
+	records := wire.Message{{Key: "ok", Value: "1"}, {Key: "remap", Value: "0"}}
+	if k.remap {
+		records[1].Value = "1"
+	}
+	if k.slurm {
+		records = append(records, wire.Record{Key: "slurm", Value: "1"})
+	}
+	return records
+}
+
+func newAnswer(c *container, k kind, err error) *answer {
 	if err != nil {
 		m := fault.NewMessage(err)
 		return &answer{message: wire.Message{
 			{Key: "error", Value: m.Text}, {Key: "remedy", Value: m.Remedy}, {Key: "blame", Value: m.Blame},
 		}}
 	}
-	m := wire.Message{{Key: "ok", Value: "1"}, {Key: "remap", Value: "0"}}
 	files := []*os.File{c.users.Outer, c.Mount, c.users.Inner, c.Result}
-	if remap {
-		m[1].Value = "1"
+	if k.remap {
 		files = []*os.File{c.users.Outer, c.Mount, c.Result}
 	}
-	return &answer{message: m, files: files}
+	return &answer{message: k.records(), files: files}
 }
 
 // flush answers whoever waits. The caller holds the lock.

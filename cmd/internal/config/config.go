@@ -87,6 +87,7 @@ type Container struct {
 	MountHome bool
 	MountDir  bool     // show the job's working directory
 	RemapRoot bool     // appear as root
+	Slurm     bool     // Slurm's commands work in the container
 	Root      string   // ReadOnly or Writable
 	IDMap     bool     // use idmapped image mounts where the kernel can
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in

@@ -161,6 +161,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.RemapRoot },
 		},
 		{
+			Key: "container.slurm",
+			Doc: "Whether Slurm's commands (srun, squeue, sbatch and others) work in containers of jobs, unless the job says otherwise. They run on the node as the user, so an image can then do there what the user's job script can do.",
+			at:  func(c *Config, _ string) any { return &c.Container.Slurm },
+		},
+		{
 			Key: "container.root", Open: true, check: oneOf(ReadOnly, Writable),
 			Doc: "Whether a container's root file system is readonly, or writable in memory until it ends, unless the job says otherwise.",
 			at:  func(c *Config, _ string) any { return &c.Container.Root },
