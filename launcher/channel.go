@@ -8,30 +8,60 @@ import (
 	"os"
 )
 
-// SendRequest sends the one request of a channel, with the image's config as
-// the store keeps it: a file, nil for none. Who sends it does not read it.
-func SendRequest(channel *os.File, req *Request, config *os.File) error {
-	if config == nil {
-		return sendJSON(channel, req)
-	}
-	return sendJSON(channel, req, config)
+// Attached are the files that travel with a request; nil ones are left out.
+type Attached struct {
+	Config    *os.File // the image's config as the store keeps it
+	Catalogue *os.File // the machine's devices (devices.Catalogue)
 }
 
-// ReceiveRequest receives it. The caller closes the config, which may be nil.
-func ReceiveRequest(channel *os.File) (*Request, *os.File, error) {
+// Close closes them.
+func (a *Attached) Close() {
+	for _, f := range []*os.File{a.Config, a.Catalogue} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// A parcel is a request with the names of its descriptors.
+type parcel struct {
+	Request *Request `json:"request"`
+	Files   []string `json:"files,omitempty"`
+}
+
+// SendRequest sends the one request of a channel. Who sends the files does not
+// read them.
+func SendRequest(channel *os.File, req *Request, a Attached) error {
+	p, files := parcel{Request: req}, []*os.File(nil)
+	for name, f := range map[string]*os.File{"config": a.Config, "catalogue": a.Catalogue} {
+		if f != nil {
+			p.Files, files = append(p.Files, name), append(files, f)
+		}
+	}
+	return sendJSON(channel, &p, files...)
+}
+
+// ReceiveRequest receives it. The caller closes the files.
+func ReceiveRequest(channel *os.File) (*Request, *Attached, error) {
 	p, err := ReceivePacket(channel, maxPacket)
 	if err != nil {
 		return nil, nil, fmt.Errorf("receive request: %w", err)
 	}
-	req := new(Request)
-	if err := json.Unmarshal(p.Data, req); err != nil || len(p.Files) > 1 {
+	got := new(parcel)
+	if err := json.Unmarshal(p.Data, got); err != nil || got.Request == nil || len(p.Files) != len(got.Files) {
 		closeAll(p.Files)
 		return nil, nil, fmt.Errorf("receive request with %d descriptors: %w", len(p.Files), err)
 	}
-	if len(p.Files) == 0 {
-		return req, nil, nil
+	a := new(Attached)
+	for i, name := range got.Files {
+		switch name {
+		case "config":
+			a.Config = p.Files[i]
+		case "catalogue":
+			a.Catalogue = p.Files[i]
+		}
 	}
-	return req, p.Files[0], nil
+	return got.Request, a, nil
 }
 
 // SendReply sends one reply with its descriptors.

@@ -21,7 +21,8 @@ type Container struct {
 	Mount, Result *os.File
 	// Dir is where Exec starts the command if the container has that folder;
 	// "" means where all tasks start.
-	Dir string
+	Dir   string
+	Notes []string // for the user
 }
 
 // Close releases the descriptors.
@@ -37,6 +38,9 @@ type Creation struct {
 	Request *Request
 	// Config is the image's config file, nil for none.
 	Config *os.File
+	// Catalogue is what the machine has of devices (JSON of devices.Catalogue),
+	// nil for none.
+	Catalogue *os.File
 	// Stage is root's part on a managed node; nil when the user does it all.
 	Stage *Stage
 	// Squashfs is the image's file for an image of kind RootFUSE.
@@ -106,7 +110,7 @@ func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Bu
 }
 
 func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, error) {
-	if err := SendRequest(channel, c.Request, c.Config); err != nil {
+	if err := SendRequest(channel, c.Request, Attached{c.Config, c.Catalogue}); err != nil {
 		return nil, err
 	}
 	for served := false; ; served = true {
@@ -119,7 +123,7 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 			closeAll(files)
 			return nil, r.Failure.Err()
 		case r.Ready:
-			return newContainer(files)
+			return newContainer(r, files)
 		case !r.FUSE || served: // one server, whatever the user's process says
 			closeAll(files)
 			return nil, errors.New("the container's builder broke the protocol")
@@ -144,7 +148,7 @@ func (c *Creation) serve(ctx context.Context, files []*os.File, offset int64) er
 	return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
 }
 
-func newContainer(files []*os.File) (*Container, error) {
+func newContainer(r *Reply, files []*os.File) (*Container, error) {
 	if len(files) != 2 {
 		closeAll(files)
 		return nil, fmt.Errorf("the container's builder sent %d descriptors", len(files))
@@ -153,5 +157,5 @@ func newContainer(files []*os.File) (*Container, error) {
 		closeAll(files)
 		return nil, fmt.Errorf("the container's mount namespace: %w", err)
 	}
-	return &Container{Mount: files[0], Result: files[1]}, nil
+	return &Container{Mount: files[0], Result: files[1], Notes: r.Notes}, nil
 }

@@ -1,6 +1,9 @@
 package launcher
 
-import "github.com/berth-hpc/berth/fault"
+import (
+	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/launcher/devices"
+)
 
 // A Request is what the process inside the user namespace needs to build one
 // container. It travels as one JSON message from the helper (root on a managed
@@ -29,6 +32,8 @@ type Request struct {
 	Job     Job    `json:"job"`
 	// Label is what the container is called while it runs.
 	Label Label `json:"label"`
+	// Devices say which devices the container gets, out of Creation.Catalogue.
+	Devices devices.Wish `json:"devices"`
 }
 
 // A Job holds paths of the job. All but Dir must be visible in the container
@@ -60,10 +65,11 @@ type Root struct {
 // the descriptor of /dev/fuse to be served and, for RootFile, the file that
 // the user opened, with the offset of the squashfs in it; with Ready the mount namespace
 // and the result for the tasks (a memory file in package wire's format);
-// otherwise it is a failure.
+// otherwise it is a failure. Notes are for the user of a container that works.
 type Reply struct {
 	FUSE    bool           `json:"fuse,omitempty"`
 	Offset  int64          `json:"offset,omitempty"`
 	Ready   bool           `json:"ready,omitempty"`
+	Notes   []string       `json:"notes,omitempty"`
 	Failure *fault.Message `json:"failure,omitempty"`
 }

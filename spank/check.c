@@ -164,6 +164,29 @@ bool check_env(const char *value, char error[CHECK_ERROR_SIZE]) {
   }
 }
 
+static bool is_device(const char *value, size_t len) {
+  const char *slash = memchr(value, '/', len);
+  const char *equals = memchr(value, '=', len);
+  if (len > 5 && strncmp(value, "/dev/", 5) == 0)
+    return true;
+  return slash != NULL && slash > value && equals > slash + 1 && equals < value + len - 1;
+}
+
+bool check_device(const char *value, char error[CHECK_ERROR_SIZE]) {
+  if (has_control(value))
+    return wrong(error, "--container-device: a control character");
+  for (;;) {
+    size_t len = strcspn(value, ",");
+    if (!is_device(value, len))
+      return wrong(error, "--container-device takes devices as in nvidia.com/gpu=0, "
+                          "nvidia.com/gpu=all or /dev/fuse; berth devices, on the node, lists "
+                          "what there is");
+    if (value[len] == '\0')
+      return true;
+    value += len + 1;
+  }
+}
+
 int check_bool(const char *value) {
   static const char *const words[2][4] = {{"0", "false", "no", "off"}, {"1", "true", "yes", "on"}};
   for (int truth = 0; truth < 2; truth++)

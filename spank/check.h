@@ -27,6 +27,9 @@ bool check_workdir(const char *value, char error[CHECK_ERROR_SIZE]);
 /* NAME[,NAME] */
 bool check_env(const char *value, char error[CHECK_ERROR_SIZE]);
 
+/* vendor/class=name or a path below /dev, [,...] */
+bool check_device(const char *value, char error[CHECK_ERROR_SIZE]);
+
 /* check_bool reads 1 true yes on, 0 false no off; -1 for anything else. */
 int check_bool(const char *value);
 

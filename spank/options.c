@@ -20,6 +20,8 @@ enum option_id {
   SLURM,
   NO_SLURM,
   ENV,
+  DEVICE,
+  OPTION_COUNT,
 };
 
 enum layer { COMMAND_LINE, JOB, ENVIRONMENT, CARRIED, LAYER_COUNT };
@@ -57,6 +59,10 @@ static struct spank_option table[] = {
     {"container-env", "NAME[,NAME]",
      "keep the job's value of these variables although the image sets them; may be repeated", 1,
      ENV, callback},
+    {"container-device", "DEVICE[,DEVICE]",
+     "give the container these devices, as berth devices lists them on the node: "
+     "vendor/class=name, vendor/class=all, or a path below /dev; may be repeated",
+     1, DEVICE, callback},
     SPANK_OPTIONS_TABLE_END,
 };
 
@@ -97,6 +103,8 @@ static bool check(int val, const char *value, char *error) {
     return check_workdir(value, error);
   case ENV:
     return check_env(value, error);
+  case DEVICE:
+    return check_device(value, error);
   default:
     return true;
   }
@@ -107,6 +115,7 @@ static char **slot(struct request *r, int val) {
       [IMAGE] = &r->image,    [MOUNTS] = &r->mounts, [WORKDIR] = &r->workdir, [HOME] = &r->home,
       [NO_HOME] = &r->home,   [READONLY] = &r->root, [WRITABLE] = &r->root,   [REMAP] = &r->remap,
       [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,  [ENV] = &r->env,
+      [DEVICE] = &r->device,
   };
   return slots[val];
 }
@@ -155,8 +164,8 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR, NO_HOME,  HOME,  WRITABLE,
-                                  READONLY, NO_REMAP, REMAP,   NO_SLURM, SLURM, ENV};
+  static const int opposites[] = {IMAGE,    MOUNTS, WORKDIR,  NO_HOME, HOME, WRITABLE, READONLY,
+                                  NO_REMAP, REMAP,  NO_SLURM, SLURM,   ENV,  DEVICE};
   return opposites[val];
 }
 
@@ -185,7 +194,7 @@ static bool conflict(int val, char *error) {
 
 static bool take_command_line(int val, const char *value, char *error) {
   char **s = slot(&layers[COMMAND_LINE], val);
-  if (val == MOUNTS || val == ENV) {
+  if (val == MOUNTS || val == ENV || val == DEVICE) {
     accumulate(s, value);
     return true;
   }
@@ -265,7 +274,7 @@ static bool take_environment(char *error) {
   r->home = r->root = r->remap = r->slurm = NULL;
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
-         take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_string(DEVICE, "DEVICE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
@@ -284,7 +293,7 @@ bool options_merge(bool in_job, struct request *r, char error[512]) {
   if (in_job)
     request_import(&layers[CARRIED], "SLURM_BERTH_", own_variable, NULL);
   memset(r, 0, sizeof(*r));
-  for (int val = IMAGE; val <= ENV; val++)
+  for (int val = IMAGE; val < OPTION_COUNT; val++)
     for (int l = 0; l < LAYER_COUNT && *slot(r, val) == NULL; l++)
       *slot(r, val) = *slot(&layers[l], val);
   return true;

@@ -19,6 +19,7 @@ static const struct {
     {"REMAP", offsetof(struct request, remap)},
     {"SLURM", offsetof(struct request, slurm)},
     {"ENV", offsetof(struct request, env)},
+    {"DEVICE", offsetof(struct request, device)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
 
@@ -80,12 +81,12 @@ static void encode_one(struct wire_writer *w, const char *key, const char *value
 }
 
 /* One record per name: the helper need not know how names are separated. */
-static void encode_names(struct wire_writer *w, const char *list) {
+static void encode_names(struct wire_writer *w, const char *key, const char *list) {
   char name[1024];
   while (list != NULL && *list != '\0') {
     size_t len = strcspn(list, ",");
     snprintf(name, sizeof(name), "%.*s", (int)len, list);
-    wire_add(w, "env", name);
+    wire_add(w, key, name);
     list += len;
     list += *list == ',';
   }
@@ -100,5 +101,6 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "root", r->root);
   encode_one(w, "remap", r->remap);
   encode_one(w, "slurm", r->slurm);
-  encode_names(w, r->env);
+  encode_names(w, "env", r->env);
+  encode_names(w, "device", r->device);
 }

@@ -25,6 +25,7 @@ struct request {
   char *remap;       /* "0" or "1": appear as root */
   char *slurm;       /* "0" or "1": Slurm's commands in the container */
   char *env;         /* NAME[,NAME] */
+  char *device;      /* DEVICE[,DEVICE] */
   char *task_prolog; /* of srun --task-prolog; an absolute path */
 };
 

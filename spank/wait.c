@@ -14,6 +14,7 @@
 
 #include "command.h"
 #include "commands.h"
+#include "devices.h"
 #include "failure.h"
 #include "join.h"
 
@@ -172,6 +173,7 @@ static void tell_needs(spank_t sp, const struct request *r) {
   add_variable(sp, &w, "home", "HOME");
   add_spool(sp, &w);
   add_prologs(r, &w);
+  devices_tell(sp, &w);
   if (w.failed)
     failure_keep(REMEDY_ADMIN, "the job's paths are too long");
   /* A helper that has ended may have answered before: await sees that. */

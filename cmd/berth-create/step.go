@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/devices"
 	"github.com/berth-hpc/berth/launcher/step"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 	"github.com/sirupsen/logrus"
@@ -35,6 +36,10 @@ func runStep(ctx context.Context) error {
 func settings(cfg *config.Config) step.Settings {
 	return step.Settings{
 		Exe: "/proc/self/exe", RunDir: cfg.Node.RunDir,
+		Devices: devices.Wish{
+			Always: cfg.Devices.Always, Scheduler: cfg.Devices.Scheduler,
+			Minimal: cfg.Container.Dev == config.MinimalDev,
+		},
 		SiteMounts: cfg.Container.Mounts, MountHome: cfg.Container.MountHome,
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
@@ -48,6 +53,8 @@ type broken struct{ err error }
 func (b broken) Image(context.Context, *step.Request, func(string)) (step.Image, error) {
 	return nil, b.err
 }
+
+func (b broken) Catalogue(context.Context) (*os.File, error) { return nil, b.err }
 
 func (b broken) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
 	return nil, b.err

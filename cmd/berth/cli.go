@@ -33,6 +33,7 @@ type cli struct {
 	Logout     logoutCmd     `cmd:"" help:"Forget a login."`
 	Credential credentialCmd `cmd:"" hidden:"" help:"Answer which login is for an image. Only Berth starts it."`
 	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
+	Devices    devicesCmd    `cmd:"" help:"List the devices that a container can be given."`
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
 	Policy     policyCmd     `cmd:"" help:"Explain which images the site allows."`
 	Config     configCmd     `cmd:"" help:"Show and explain settings."`

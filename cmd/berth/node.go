@@ -31,6 +31,7 @@ type nodeCmd struct {
 	Convert nodeConvertCmd `cmd:"" hidden:"" help:"Convert one image. Only worker starts it."`
 	Check   nodeCheckCmd   `cmd:"" hidden:"" help:"Check one converted image. Only worker starts it."`
 
+	Devices     nodeDevicesCmd     `cmd:"" hidden:"" help:"Read the node's CDI specs. Only the helper of a step starts it."`
 	Credentials nodeCredentialsCmd `cmd:"" hidden:"" help:"Look for a login. Only worker starts it, as the user."`
 }
 

@@ -128,6 +128,7 @@ func TestImports(t *testing.T) {
 		{"cmd/internal/config", module + "/imagecache", "small programs read settings, too"},
 		{"cmd/berth-create", "github.com/google/go-containerregistry", "libcontainer copies the program for every container"},
 		{"cmd/berth-create", "github.com/alecthomas/kong", "libcontainer copies the program for every container"},
+		{"cmd/berth-create", module + "/launcher/devices/cdi", "libcontainer copies the program for every container"},
 		{"cmd/berth-create", "net/http", "it runs as root and uses no network"},
 		{"cmd/berth", "github.com/sigstore", "its start costs every call of berth"},
 		{"cmd/berth-verify", "github.com/alecthomas/kong", "it has no command line"},

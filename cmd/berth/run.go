@@ -25,6 +25,7 @@ type runCmd struct {
 	Mount     []string `short:"v" sep:"none" placeholder:"SRC:DST[:FLAGS]" help:"Show a path of the host in the container; repeatable. FLAGS, joined by +: ro, rw, nosuid, noexec, and others of mount(8)."`
 	Workdir   string   `placeholder:"PATH" help:"Start in this folder of the container."`
 	Env       []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
+	Device    []string `placeholder:"DEVICE" help:"Give the container a device: vendor/class=name or vendor/class=all as berth devices lists them, or a path below /dev; repeatable."`
 	MountHome *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
 	RemapRoot bool     `help:"Appear as root in the container, without root's rights."`
 	ReadOnly  bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
@@ -102,17 +103,29 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	if err != nil {
 		return err
 	}
+	cfg, err := s.settings()
+	if err != nil {
+		return err
+	}
+	creation.Request.Devices = c.devices(s, cfg)
+	if creation.Catalogue, err = s.catalogue(cfg); err != nil {
+		return err
+	}
 	users, err := launcher.NewUserNamespaces(ctx, tools.create, creation.Request.User)
 	if err != nil {
 		return explainNamespaces(err)
 	}
 	defer users.Close()
 	creation.Exe, creation.Users = tools.create, users
+	if creation.Catalogue != nil {
+		defer creation.Catalogue.Close()
+	}
 	container, err := creation.Create(ctx)
 	if err != nil {
 		return err
 	}
 	defer container.Close()
+	s.printNotes(container.Notes)
 	environ, keep := s.environFor(c.Env)
 	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
 }

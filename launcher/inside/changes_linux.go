@@ -65,7 +65,7 @@ func (r *rootfs) addHiddenPoints() error {
 			if err := changes.NotePoints(r.changes, hidden); err != nil { // before it is made
 				return err
 			}
-			if err := r.makeHidden(rel, p.isDir || i < len(parts)-1); err != nil {
+			if err := r.makeHidden(rel, p, i < len(parts)-1); err != nil {
 				return err
 			}
 		}
@@ -73,19 +73,22 @@ func (r *rootfs) addHiddenPoints() error {
 	return nil
 }
 
-// makeHidden leaves the time of the folder above as it is.
-func (r *rootfs) makeHidden(rel string, isDir bool) error {
+// makeHidden makes a point, or a folder above one. It leaves the time of the folder above as it is.
+func (r *rootfs) makeHidden(rel string, p point, above bool) error {
 	path := filepath.Join(r.path, rel)
-	above, err := os.Stat(filepath.Dir(path))
+	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	if isDir {
+	switch {
+	case above || p.isDir:
 		err = os.Mkdir(path, 0o755)
-	} else {
+	case p.link != "":
+		err = os.Symlink(p.link, path)
+	default:
 		err = os.WriteFile(path, nil, 0o644)
 	}
-	return errors.Join(err, os.Chtimes(filepath.Dir(path), above.ModTime(), above.ModTime()))
+	return errors.Join(err, os.Chtimes(filepath.Dir(path), dir.ModTime(), dir.ModTime()))
 }
 
 // checkAttributes says what keeps an overlay from marking folders in dir.

@@ -72,8 +72,13 @@ func bare(err error) error {
 }
 
 // readFile reads a file of the image, whose links do not lead out of it.
-func (r *rootfs) readFile(name string) ([]byte, error) {
-	path, err := securejoin.SecureJoin(r.image, name)
+func (r *rootfs) readFile(name string) ([]byte, error) { return readBelow(r.image, name) }
+
+// readTree reads a file of what the container's root shows.
+func (r *rootfs) readTree(name string) ([]byte, error) { return readBelow(r.tree, name) }
+
+func readBelow(root, name string) ([]byte, error) {
+	path, err := securejoin.SecureJoin(root, name)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/berth-hpc/berth/launcher"
 	"golang.org/x/sys/unix"
@@ -28,19 +29,20 @@ import (
 // returns when the container's namespaces have been handed over. Failures go
 // to the other side; the error returned is for the exit status alone.
 func Run(channel *os.File) error {
-	req, config, err := launcher.ReceiveRequest(channel)
+	req, files, err := launcher.ReceiveRequest(channel)
 	if err != nil {
 		return err
 	}
-	err = build(channel, req, config)
+	defer files.Close()
+	err = build(channel, req, files)
 	if err != nil {
 		return errors.Join(err, launcher.SendReply(channel, &launcher.Reply{Failure: failure(err)}))
 	}
 	return nil
 }
 
-func build(channel *os.File, req *launcher.Request, config *os.File) error {
-	image, err := readConfig(config)
+func build(channel *os.File, req *launcher.Request, files *launcher.Attached) error {
+	image, err := readConfig(files.Config)
 	if err != nil {
 		return err
 	}
@@ -54,7 +56,11 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 	if req.Image.Kind == launcher.RootFile {
 		image.fromTree(r)
 	}
-	binds, err := prepare(req, r, image)
+	devs, err := chooseDevices(req, files.Catalogue, image)
+	if err != nil {
+		return err
+	}
+	binds, err := prepare(req, r, image, devs)
 	if err != nil {
 		return err
 	}
@@ -68,12 +74,12 @@ func build(channel *os.File, req *launcher.Request, config *os.File) error {
 	}
 	// Wait reaps init; its error says only that it was killed.
 	defer func() { _ = unix.Kill(pid, unix.SIGKILL); _, _ = init.Wait() }()
-	return handOver(channel, req, r, image, pid)
+	return handOver(channel, req, r, image, devs, pid)
 }
 
 // prepare turns what was asked into binds whose targets exist, and mounts the
 // overlay under them.
-func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, error) {
+func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen) ([]bind, error) {
 	lookUp(&req.User)
 	if err := r.look(); err != nil {
 		return nil, err
@@ -81,7 +87,15 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig) ([]bind, erro
 	if err := writeAccounts(req, r.tree, r.work); err != nil {
 		return nil, err
 	}
-	all, err := plan(req, r.work)
+	extra, err := devs.mounts(r.work, req.Devices.Minimal)
+	if err != nil {
+		return nil, err
+	}
+	libraries, err := r.doWork(&devs.work, extra)
+	if err != nil {
+		return nil, err
+	}
+	all, err := plan(req, r.work, append(extra, libraries...))
 	if err != nil {
 		return nil, err
 	}
@@ -143,12 +157,12 @@ func missingSource(source string, err error) error {
 		"choose a source that you may read on the compute node")
 }
 
-func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, pid int) error {
+func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen, pid int) error {
 	cwd := workdir(req, image)
 	if err := checkWorkdir(pid, cwd, req.Workdir != ""); err != nil {
 		return err
 	}
-	res, err := result(cwd, image.Config.Env)
+	res, err := result(cwd, slices.Concat(image.Config.Env, devs.Env))
 	if err != nil {
 		return err
 	}
@@ -161,7 +175,7 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 		return err
 	}
 	defer mnt.Close()
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true}, mnt, res)
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: devs.Notes}, mnt, res)
 }
 
 // attachImage makes the image's tree readable at r.image.

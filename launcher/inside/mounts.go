@@ -158,9 +158,7 @@ func defaults(req *launcher.Request, work string) []bind {
 	tree := func(p string, optional bool) bind {
 		return bind{source: p, target: p, optional: optional, propagation: unix.MS_SLAVE | unix.MS_REC}
 	}
-	file := func(source, target string) bind {
-		return bind{source: source, target: target, readonly: true, optional: true, propagation: unix.MS_SLAVE | unix.MS_REC}
-	}
+	file := fileBind
 	bs := []bind{tree("/proc", false), tree("/sys", false), tree("/dev", false), tree("/tmp", true), tree("/var/tmp", true)}
 	for _, f := range []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} {
 		bs = append(bs, file(f, f))
@@ -193,6 +191,11 @@ func defaults(req *launcher.Request, work string) []bind {
 	return bs
 }
 
+// fileBind shows a file read-only, if there is one.
+func fileBind(source, target string) bind {
+	return bind{source: source, target: target, readonly: true, optional: true, propagation: unix.MS_SLAVE | unix.MS_REC}
+}
+
 // wantsDir says whether the job's folder is to be shown. It must not bring a
 // home along that is to stay hidden.
 func wantsDir(req *launcher.Request, dir string) bool {
@@ -213,10 +216,10 @@ func covers(bs []bind, dir string) bool {
 	return false
 }
 
-// plan is the ordered list of mounts: defaults, the site's, the user's. A
-// mount onto the same target as an earlier one replaces it.
-func plan(req *launcher.Request, work string) ([]bind, error) {
-	all := defaults(req, work)
+// plan is the ordered list of mounts: defaults, those of devices, the site's,
+// the user's. A mount onto the same target as an earlier one replaces it.
+func plan(req *launcher.Request, work string, devices []bind) ([]bind, error) {
+	all := append(defaults(req, work), devices...)
 	for _, value := range req.SiteMounts {
 		bs, err := parseMounts(expand(value, req), "/")
 		if err != nil {

@@ -101,7 +101,7 @@ func TestPlan(t *testing.T) {
 		Mounts:     []string{"/mine:/tmp", "umount:/var/tmp"},
 		Job:        launcher.Job{Dir: "/jobdir", TmpDir: "relative/is/ignored", Spool: "/spool/job1"},
 	}
-	got, err := plan(req, "/w")
+	got, err := plan(req, "/w", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,6 @@ func readConfig(f *os.File) (*imageConfig, error) {
 	if f == nil {
 		return c, nil
 	}
-	defer f.Close()
 	if err := json.NewDecoder(io.LimitReader(f, maxConfig)).Decode(c); err != nil {
 		return nil, fmt.Errorf("read image config: %w", err)
 	}

@@ -29,10 +29,11 @@ type rootfs struct {
 	appended *imagefile.Config
 }
 
-// A point is a mount point that the tree lacks.
+// A point is a mount point, or a link, that the tree lacks.
 type point struct {
 	rel   string
 	isDir bool
+	link  string // it is a symbolic link to this
 }
 
 // newRootfs covers req.Work with a tmpfs of the user's own. The tmpfs, like
@@ -153,7 +154,7 @@ func (r *rootfs) addPoint(rel string, isDir bool) error {
 	if ok, err := exists(filepath.Join(r.tree, rel), isDir); ok || err != nil {
 		return err
 	}
-	r.points = append(r.points, point{rel, isDir})
+	r.points = append(r.points, point{rel: rel, isDir: isDir})
 	if isDir {
 		return r.addDirs(rel)
 	}

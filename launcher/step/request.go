@@ -23,6 +23,8 @@ type Request struct {
 	Image     string // the reference as typed
 	Digest    string // pinned at submission; may be empty
 	Mounts    []string
+	Devices   []string
+	Variables []string // of the job, as NAME=VALUE, that tell of devices; task 0 has more to say
 	Workdir   string
 	Home      *bool // nil: the site's default
 	Writable  *bool
@@ -62,7 +64,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Job: n.get("job"), Step: n.get("step"), Tasks: int(n.get("tasks")),
 		User:  launcher.User{UID: int(n.get("uid")), GID: int(n.get("gid"))},
 		Image: m.Get("image"), Digest: m.Get("digest"),
-		Mounts: m.All("mounts"), Workdir: m.Get("workdir"),
+		Mounts: m.All("mounts"), Devices: m.All("device"), Variables: m.All("variable"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
 		Env:   m.All("env"),
 		Slurm: flag(m, "slurm", "1"),
@@ -124,7 +126,10 @@ func orDefault(b *bool, otherwise bool) bool {
 }
 
 // launcherRequest puts the request into the launcher's form.
-func (r *Request) launcherRequest(job launcher.Job, set Settings) *launcher.Request {
+func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
+	wish := set.Devices
+	wish.Asked, wish.Job = r.Devices, true
+	wish.TakeVariables(slices.Concat(r.Variables, v.variables))
 	mounts := set.SiteMounts
 	if orDefault(r.Slurm, set.Slurm) {
 		mounts = append(slices.Clone(mounts), set.SlurmCommands+":"+slurmFolder+":ro")
@@ -136,7 +141,7 @@ func (r *Request) launcherRequest(job launcher.Job, set Settings) *launcher.Requ
 		MountHome:  orDefault(r.Home, set.MountHome),
 		MountDir:   set.MountDir,
 		SiteMounts: mounts, Mounts: r.Mounts, Workdir: r.Workdir,
-		Job:   job,
+		Job: v.job, Devices: wish,
 		Label: r.label(),
 	}
 }

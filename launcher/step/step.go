@@ -25,6 +25,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
+	"github.com/berth-hpc/berth/launcher/devices"
 	"github.com/sirupsen/logrus"
 )
 
@@ -33,6 +34,9 @@ type Node interface {
 	// Image waits until the step's image is on the node, starting its
 	// preparation if nobody did. progress gets lines for the user.
 	Image(ctx context.Context, r *Request, progress func(line string)) (Image, error)
+	// Catalogue opens what the node has of devices (devices.Catalogue); nil for
+	// none.
+	Catalogue(ctx context.Context) (*os.File, error)
 	// UserNamespaces returns the namespaces that all containers of the job on
 	// this node share, and makes them for the first.
 	UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error)
@@ -50,15 +54,16 @@ type Image interface {
 
 // Settings are the site's choices.
 type Settings struct {
-	Exe        string   // berth-create, to be started again as the user
-	RunDir     string   // /run/berth
-	SiteMounts []string // what every container sees of the host
-	MountHome  bool     // when the job does not say
-	MountDir   bool     // whether the job's working directory is visible
-	Remap      bool     // when the job does not say
-	Writable   bool     // when the job does not say
-	Slurm      bool     // Slurm's commands work in the container, when the job does not say
-	IDMap      bool     // false forces what kernels without squashfs idmap do
+	Exe        string       // berth-create, to be started again as the user
+	RunDir     string       // /run/berth
+	SiteMounts []string     // what every container sees of the host
+	MountHome  bool         // when the job does not say
+	MountDir   bool         // whether the job's working directory is visible
+	Remap      bool         // when the job does not say
+	Writable   bool         // when the job does not say
+	Slurm      bool         // Slurm's commands work in the container, when the job does not say
+	Devices    devices.Wish // what the site says of devices
+	IDMap      bool         // false forces what kernels without squashfs idmap do
 
 	SlurmCommands string // the folder that has them on the node (spank/client)
 }
@@ -129,7 +134,7 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 	if ns.err != nil {
 		return nil, namespacesFault(ns.err)
 	}
-	c, err := build(ctx, req, view, ns.users, image, set)
+	c, err := build(ctx, req, view, ns.users, image, node, set)
 	if err != nil {
 		ns.users.Close()
 		return nil, err
@@ -161,11 +166,18 @@ func waitForImage(ctx context.Context, req *Request, tasks *tasks, node Node) (I
 	})
 }
 
-func build(ctx context.Context, req *Request, view *view, users *launcher.UserNamespaces, image Image, set Settings) (*launcher.Container, error) {
+func build(ctx context.Context, req *Request, view *view, users *launcher.UserNamespaces, image Image, node Node, set Settings) (*launcher.Container, error) {
+	catalogue, err := node.Catalogue(ctx)
+	if err != nil {
+		return nil, fault.Wrap("read the node's devices", "", fault.Site, "run berth doctor on the node", err)
+	}
+	if catalogue != nil {
+		defer catalogue.Close()
+	}
 	c := &launcher.Creation{
 		Exe: set.Exe, Users: users,
-		Request: req.launcherRequest(view.job, set),
-		Stage:   &launcher.Stage{View: view.mounts, Dir: set.RunDir},
+		Request: req.launcherRequest(view, set), Catalogue: catalogue,
+		Stage: &launcher.Stage{View: view.mounts, Dir: set.RunDir},
 	}
 	if image == nil { // opened by the user's own process, not here
 		c.Request.Image = launcher.Root{Kind: launcher.RootFile, Path: req.Image}

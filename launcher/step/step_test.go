@@ -25,6 +25,8 @@ func (n fakeNode) Image(ctx context.Context, _ *Request, progress func(string)) 
 	return nil, n.image(ctx, progress)
 }
 
+func (fakeNode) Catalogue(context.Context) (*os.File, error) { return nil, nil }
+
 func (fakeNode) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
 	return nil, errors.New("not reached")
 }

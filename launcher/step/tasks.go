@@ -22,8 +22,9 @@ type container struct {
 // A view is what local task 0 contributes: the mount namespace in which it
 // runs, opened by root, and the job's paths, sent by the user.
 type view struct {
-	mounts *os.File
-	job    launcher.Job
+	mounts    *os.File
+	job       launcher.Job
+	variables []string // of the task, as NAME=VALUE: those that tell of devices
 }
 
 // An answer is what every task gets.
@@ -84,7 +85,7 @@ func (t *tasks) readView(reply, mounts *os.File) {
 	t.view <- &view{mounts: mounts, job: launcher.Job{
 		Dir: m.Get("cwd"), TmpDir: m.Get("tmpdir"), Spool: m.Get("spool"),
 		PMIx: m.Get("pmix"), PrologFile: m.All("prolog_file"),
-	}}
+	}, variables: m.All("variable")}
 }
 
 func (t *tasks) firstView(ctx context.Context) (*view, error) {
@@ -164,7 +165,11 @@ func newAnswer(c *container, k kind, err error) *answer {
 	if k.remap {
 		files = []*os.File{c.users.Outer, c.Mount, c.Result}
 	}
-	return &answer{message: k.records(), files: files}
+	m := k.records()
+	for _, n := range c.Notes {
+		m = m.Add("note", fault.Clean(n))
+	}
+	return &answer{message: m, files: files}
 }
 
 // flush answers whoever waits. The caller holds the lock.

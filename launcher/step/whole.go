@@ -36,7 +36,7 @@ func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Se
 	if err != nil {
 		return nil, nil, namespacesFault(err)
 	}
-	c, err := build(ctx, req, &view{job: job}, users, image, set)
+	c, err := build(ctx, req, &view{job: job}, users, image, node, set)
 	if err != nil {
 		users.Close()
 		return nil, nil, err

@@ -32,6 +32,7 @@ type Options struct {
 	CPUs         int      // CPUs that each node claims to have; 0 means 8
 	Plugstack    []string // lines of plugstack.conf, or files of such lines
 	Conf         []string // lines of slurm.conf, KEY=VALUE
+	Gres         []string // lines of gres.conf
 	JobContainer bool     // a private /tmp per job: job_container/tmpfs
 	Install      []string // SRC or SRC:DST, read-only; DST/bin comes first in PATH
 	Bind         []string // SRC:DST, writable, the same on all machines
@@ -58,6 +59,7 @@ func (o Options) args() []string {
 	}
 	add("--plugstack", o.Plugstack...)
 	add("--conf", o.Conf...)
+	add("--gres", o.Gres...)
 	add("--install", o.Install...)
 	add("--bind", o.Bind...)
 	add("--ro-bind", o.ReadOnlyBind...)

@@ -28,6 +28,7 @@ type Config struct {
 	Node      Node
 	Resolve   Resolve
 	Container Container
+	Devices   Devices
 	Login     Login
 	Grants    Grants
 	Network   Network
@@ -91,6 +92,7 @@ type Container struct {
 	Root      string   // ReadOnly or Writable
 	IDMap     bool     // use idmapped image mounts where the kernel can
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in
+	Dev       string   // HostDev or MinimalDev
 }
 
 // A Network says how registries are spoken to, whichever they are.

@@ -63,7 +63,7 @@ mirrors = ["a.example"]
 	want := defaults()
 	want.Store.Dir, want.Store.UserDir = "/site", "/site-user"
 	want.Resolve = Resolve{Timeout: 4 * time.Second, TTL: 0}
-	want.Container = Container{MountDir: true, Root: Writable, IDMap: true, Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"}}
+	want.Container = Container{MountDir: true, Root: Writable, IDMap: true, Dev: HostDev, Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"}}
 	want.Registry = map[string]*Registry{
 		"quay.io":       {CA: "/etc/ca.pem", Mirrors: []string{"b.example/q"}},
 		"10.0.0.1:5000": {Insecure: true},

@@ -176,6 +176,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Mounts },
 		},
 		{
+			Key: "container.dev", check: oneOf(HostDev, MinimalDev),
+			Doc: "What a container's /dev is. host is the machine's own, without the device files that CDI specs name and the container was not given; minimal has what every program needs (null, zero, full, random, urandom, tty, ptmx, pts, shm, mqueue, hugepages) and the chosen devices.",
+			at:  func(c *Config, _ string) any { return &c.Container.Dev },
+		},
+		{
 			Key: "container.idmap",
 			Doc: "Whether the files of an image appear as the user's own, by idmapped mounts, where the kernel can (squashfs: Linux 6.2). false makes every node behave like one with an older kernel: they belong to nobody.",
 			at:  func(c *Config, _ string) any { return &c.Container.IDMap },
@@ -200,7 +205,7 @@ func Settings() []Setting {
 			Doc: "The proxy for this registry and where it redirects to, instead of network.proxy; \"direct\" for none.",
 			at:  func(c *Config, host string) any { return &c.registry(host).Proxy },
 		},
-	}, slices.Concat(clusterSettings(), networkSettings(), policySettings())...)
+	}, slices.Concat(deviceSettings(), clusterSettings(), networkSettings(), policySettings())...)
 }
 
 // defaults returns the built-in values.
@@ -220,7 +225,8 @@ func defaults() *Config {
 			JobFacts: []string{"squeue", "-h", "-j%j", "-o%A|%P|%a"},
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
-		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true},
+		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev},
+		Devices:   defaultDevices(),
 		Login:     Login{HelperTimeout: 5 * time.Second},
 		Grants:    Grants{TTL: 12 * time.Hour},
 		Network:   defaultNetwork(),

@@ -60,6 +60,8 @@ type Node struct {
 	IDMap      bool // whether the site wants idmapped image mounts
 	Network    imagecache.Network
 
+	SpecDirs []string // of CDI
+
 	SlurmConf string // slurm.conf, "" to look for it
 }
 
@@ -106,6 +108,7 @@ func checks() []check {
 		{name: "node store", part: Here, run: checkNodeStore},
 		{name: "cluster store", part: Here, run: checkClusterStore, root: true},
 		{name: "run folder", part: Here, run: checkRunDir},
+		{name: "devices", part: Here, run: checkDevices},
 		{name: "registry", part: User, run: checkRegistries},
 		{name: "slurm.conf", part: Here, run: checkSlurmConf},
 		{name: "prolog flags", part: Here, run: checkPrologFlags},

@@ -76,6 +76,7 @@ write_slurm() {
   printf 'CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n' >"$DIR/slurm/cgroup.conf"
   ((JOB_CONTAINER)) && use_job_container
   slurm_conf >"$DIR/slurm/slurm.conf"
+  ((${#GRES[@]})) && printf '%s\n' "${GRES[@]}" >"$DIR/slurm/gres.conf"
   : >"$DIR/slurm/plugstack.conf"
   local entry
   for entry in "${PLUGSTACK[@]}"; do

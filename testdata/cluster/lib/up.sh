@@ -29,7 +29,7 @@ add_plugstack() {
 
 parse_up() {
   NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 INSTALL_PATH='' OWNER=''
-  PLUGSTACK=() CONF=() BINDS=() FILES=()
+  PLUGSTACK=() CONF=() GRES=() BINDS=() FILES=()
   while (($#)); do
     case $1 in
       --job-container) JOB_CONTAINER=1 && shift && continue ;;
@@ -42,6 +42,7 @@ parse_up() {
       --plugstack) add_plugstack "$2" ;;
       --conf) [[ $2 == *=* ]] || misuse "--conf needs KEY=VALUE, not $2" ;;&
       --conf) CONF+=("$2") ;;
+      --gres) GRES+=("$2") ;;
       --install) add_bind ro "$2" && INSTALL_PATH=$LAST_DST/bin${INSTALL_PATH:+:$INSTALL_PATH} ;;
       --bind) add_bind rw "$2" ;;
       --ro-bind) add_bind ro "$2" ;;
@@ -57,7 +58,7 @@ parse_up() {
 # options_text is what "the same cluster" means.
 options_text() {
   local file
-  printf '%s\n' "nodes $NODES" "cpus $CPUS" "job-container $JOB_CONTAINER" "${PLUGSTACK[@]/#/plugstack }" \
+  printf '%s\n' "nodes $NODES" "cpus $CPUS" "job-container $JOB_CONTAINER" "${PLUGSTACK[@]/#/plugstack }" "${GRES[@]/#/gres }" \
     "${CONF[@]/#/conf }" "${BINDS[@]/#/bind }" "${FILES[@]/#/file }"
   for file in "${PLUGSTACK[@]}" "${FILES[@]%%$'\t'*}"; do
     [[ -f $file ]] && cat "$file"

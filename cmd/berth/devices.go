@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/launcher/devices"
+	"github.com/berth-hpc/berth/launcher/devices/cdi"
+	"github.com/berth-hpc/berth/launcher/trust"
+)
+
+// devicesCmd lists what --device may name.
+type devicesCmd struct {
+	JSON bool `name:"json" help:"Print the list as JSON."`
+}
+
+// A deviceLine is one device of the list.
+type deviceLine struct {
+	Name  string   `json:"name"`
+	Spec  string   `json:"spec"`
+	Files []string `json:"files,omitempty"`
+}
+
+// Run prints one line per device, and what is wrong with specs to stderr.
+func (c *devicesCmd) Run(s *session) error {
+	cfg, err := s.settings()
+	if err != nil {
+		return err
+	}
+	catalogue, problems := cdi.Load(cfg.Devices.SpecDirs, trust.Owner(s.user.uid))
+	lines := listDevices(catalogue)
+	if c.JSON {
+		return s.printJSON(struct {
+			Devices  []deviceLine  `json:"devices"`
+			Problems []cdi.Problem `json:"problems"`
+		}{lines, problems})
+	}
+	for _, p := range problems {
+		fmt.Fprintf(s.stderr, "berth: warning: %s is not used: %s\n", printable(p.Path), printable(p.Err))
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintf(s.stdout, "%s\t%s\t%s\n", printable(l.Name), printable(strings.Join(l.Files, ",")), printable(l.Spec)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listDevices(c *devices.Catalogue) []deviceLine {
+	lines := []deviceLine{}
+	for _, name := range c.Names() {
+		lines = append(lines, deviceLine{name, c.SpecOf(name), c.FilesOf(name)})
+	}
+	return lines
+}
+
+// devices is what the command line, the settings and the variables say.
+func (c *runCmd) devices(s *session, cfg *config.Config) devices.Wish {
+	w := devices.Wish{
+		Asked: c.Device, Always: cfg.Devices.Always, Scheduler: cfg.Devices.Scheduler,
+		Minimal: cfg.Container.Dev == config.MinimalDev,
+		Job:     s.env("SLURM_JOB_ID") != "" || s.env("PBS_JOBID") != "",
+	}
+	environ, _ := s.environFor(c.Env)
+	w.TakeVariables(environ)
+	return w
+}
+
+// catalogue is the machine's devices in a file without a name, nil for none.
+// The user's own specs count too, since nobody else is in this container.
+func (s *session) catalogue(cfg *config.Config) (*os.File, error) {
+	c, _ := cdi.Load(cfg.Devices.SpecDirs, trust.Owner(s.user.uid)) // doctor and devices tell the problems
+	if c.Empty() {
+		return nil, nil
+	}
+	f, err := os.CreateTemp("", "berth-devices-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err == nil {
+		err = json.NewEncoder(f).Encode(c)
+	}
+	if err == nil {
+		_, err = f.Seek(0, 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// printNotes tells what the user of a container should know.
+func (s *session) printNotes(notes []string) {
+	for _, n := range notes {
+		fmt.Fprintln(s.stderr, "berth: "+printable(n))
+	}
+}
