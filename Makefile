@@ -13,7 +13,7 @@ GO      ?= go
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help all build deps test demo bench lint install clean
+.PHONY: help all build plugins deps test demo bench lint install clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -25,6 +25,9 @@ build: ## build the programs and the Slurm plugin
 	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
 	$(MAKE) -s -C spank/client BUILD=$(BUILD)
 	$(MAKE) -s -C spank BUILD=$(BUILD) BINDIR=$(PREFIX)/bin LIBEXEC=$(PREFIX)/libexec/berth
+
+plugins: ## build the plugin for each Slurm release whose headers are in SLURM_INCLUDES
+	spank/releases $(BUILD)/lib/berth $(PREFIX) $(SLURM_INCLUDES)
 
 deps: ## install what building and testing need (Debian, as root or with sudo)
 	tools/deps
