@@ -113,7 +113,8 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 	if err := SendRequest(channel, c.Request, Attached{c.Config, c.Catalogue}); err != nil {
 		return nil, err
 	}
-	for served := false; ; served = true {
+	served, kept := false, false
+	for {
 		r, files, err := receiveReply(channel)
 		if err != nil {
 			return nil, err
@@ -124,10 +125,17 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 			return nil, r.Failure.Err()
 		case r.Ready:
 			return newContainer(r, files)
+		case r.Scratch != "" && !kept:
+			kept = true
+			if err := c.startJanitor(ctx, r.Scratch, files); err != nil {
+				return nil, err
+			}
+			continue
 		case !r.FUSE || served: // one server, whatever the user's process says
 			closeAll(files)
 			return nil, errors.New("the container's builder broke the protocol")
 		}
+		served = true
 		if err := c.serve(ctx, files, r.Offset); err != nil {
 			return nil, err
 		}

@@ -6,4 +6,5 @@ var (
 	WaitLoops               = waitLoops
 	CheckHostMountNamespace = checkHostMountNamespace
 	CheckUserNamespaces     = checkUserNamespaces
+	StartJanitor            = (*Creation).startJanitor
 )

@@ -17,6 +17,8 @@ type Request struct {
 	Writable bool `json:"writable,omitempty"`
 	// RemapRoot says that tasks will appear as root.
 	RemapRoot bool `json:"remapRoot,omitempty"`
+	// Scratch says where changes are until the container ends.
+	Scratch Scratch `json:"scratch"`
 	// Changes is a folder of the user's (see package changes) that keeps what
 	// was changed in the root file system. Without one, changes stay in memory.
 	Changes string `json:"changes,omitempty"`
@@ -34,6 +36,21 @@ type Request struct {
 	Label Label `json:"label"`
 	// Devices say which devices the container gets, out of Creation.Catalogue.
 	Devices devices.Wish `json:"devices"`
+}
+
+// A Scratch says where what is changed in a writable root file system is, for
+// as long as the container lives.
+type Scratch struct {
+	// Memory bounds it in memory, in bytes; 0 is no limit.
+	Memory int64 `json:"memory,omitempty"`
+	// Folder is on a disk of the node, as the site writes it (%t is the job's
+	// folder for temporary files): where changes go with OnDisk, and
+	// where the kernel can't keep them in memory. "" for nowhere.
+	Folder string `json:"folder,omitempty"`
+	OnDisk bool   `json:"onDisk,omitempty"`
+	// NoAttributes makes memory behave as that of kernels before 6.6, which
+	// keeps no extended attributes for users; for tests.
+	NoAttributes bool `json:"noAttributes,omitempty"`
 }
 
 // A Job holds paths of the job. All but Dir must be visible in the container
@@ -66,8 +83,12 @@ type Root struct {
 // the user opened, with the offset of the squashfs in it; with Ready the mount namespace
 // and the result for the tasks (a memory file in package wire's format);
 // otherwise it is a failure. Notes are for the user of a container that works.
+// With Scratch set, a name, it carries what tells the end of the container and
+// the folder that has the container's folder of that name, see `berth-create
+// janitor`.
 type Reply struct {
 	FUSE    bool           `json:"fuse,omitempty"`
+	Scratch string         `json:"scratch,omitempty"`
 	Offset  int64          `json:"offset,omitempty"`
 	Ready   bool           `json:"ready,omitempty"`
 	Notes   []string       `json:"notes,omitempty"`

@@ -54,6 +54,14 @@ static void add_nodes(spank_t sp, struct wire_writer *w) {
     wire_add_number(w, "nodes", nodes == 0 ? 1 : nodes);
 }
 
+/* In MiB; nothing where the job's memory has no limit. */
+static void add_memory(spank_t sp, struct wire_writer *w) {
+  uint64_t memory = 0;
+  if (spank_get_item(sp, S_JOB_ALLOC_MEM, &memory) == ESPANK_SUCCESS && memory > 0 &&
+      memory <= UINT32_MAX)
+    wire_add_number(w, "memory", memory);
+}
+
 static void encode(spank_t sp, const struct request *r, struct wire_writer *w) {
   uid_t uid = (uid_t)-1;
   gid_t gid = (gid_t)-1;
@@ -67,6 +75,7 @@ static void encode(spank_t sp, const struct request *r, struct wire_writer *w) {
   add_number(sp, w, "tasks", S_JOB_LOCAL_TASK_COUNT);
   add_number(sp, w, "node", S_JOB_NODEID);
   add_nodes(sp, w);
+  add_memory(sp, w);
   request_encode(r, w);
 }
 

@@ -44,7 +44,13 @@ func settings(cfg *config.Config) step.Settings {
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
 		Slurm: cfg.Container.Slurm, SlurmCommands: slurmCommands(),
+		Scratch: func(memory int64) launcher.Scratch { return scratch(&cfg.Container, memory) },
 	}
+}
+
+// scratch is where changes go in a job that may use so many bytes of memory.
+func scratch(c *config.Container, memory int64) launcher.Scratch {
+	return launcher.Scratch{Memory: c.MemoryLimit(memory), Folder: c.Scratch, OnDisk: c.Changes == config.OnScratch}
 }
 
 // A broken node has no image for anybody.

@@ -202,6 +202,9 @@ func (c *runCmd) request(s *session, cfg *config.Config) (*launcher.Request, err
 		},
 		Work:     work,
 		Writable: c.Writable || cfg.Container.Root == config.Writable && !c.ReadOnly, RemapRoot: c.RemapRoot,
+		Scratch: launcher.Scratch{
+			Memory: cfg.Container.MemoryLimit(0), Folder: cfg.Container.Scratch, OnDisk: cfg.Container.Changes == config.OnScratch,
+		},
 
 		SiteMounts: cfg.Container.Mounts, Mounts: c.Mount,
 		MountHome: c.mountHome(cfg), Workdir: c.Workdir,

@@ -40,6 +40,9 @@ func (r *rootfs) mountChanges(points string) error {
 	}
 	options := fmt.Sprintf("lowerdir=%s:%s,upperdir=%s,workdir=%s,userxattr", escape(points), escape(r.image),
 		escape(r.upper()), escape(filepath.Join(r.changes, changes.WorkName)))
+	if r.scratch != "" {
+		options += ",volatile" // nobody will miss what fsync(2) did not write
+	}
 	if err := unix.Mount("overlay", r.path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return r.cannotKeep(err)
 	}
@@ -106,6 +109,9 @@ func (r *rootfs) cannotKeep(err error) error {
 	kind := ""
 	if statErr := unix.Statfs(r.changes, &fs); statErr == nil {
 		kind = fmt.Sprintf(", which is on %s", fileSystemName(int64(fs.Type)))
+	}
+	if r.scratch != "" {
+		return errors.Join(siteError(fmt.Sprintf("keep the container's changes below %s%s: %v", filepath.Dir(r.scratch), kind, err), scratchRemedy), r.dropScratch())
 	}
 	return siteError(fmt.Sprintf("keep the container's changes in %s%s: %v", r.changes, kind, err),
 		"set BERTH_STORE_USER_DIR, or store.user_dir, to a folder on a local disk (ext4, xfs, btrfs): an overlay can't have its upper layer on a network file system")

@@ -60,8 +60,12 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 	if err != nil {
 		return err
 	}
+	lookUp(&req.User)
+	if err := r.chooseScratch(req); err != nil {
+		return err
+	}
 	binds, err := prepare(req, r, image, devs)
-	if err != nil {
+	if err := errors.Join(err, r.handScratch(channel)); err != nil {
 		return err
 	}
 	init, err := start(r, binds, req.Writable)
@@ -80,7 +84,6 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 // prepare turns what was asked into binds whose targets exist, and mounts the
 // overlay under them.
 func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen) ([]bind, error) {
-	lookUp(&req.User)
 	if err := r.look(); err != nil {
 		return nil, err
 	}

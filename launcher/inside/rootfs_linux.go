@@ -22,6 +22,7 @@ type rootfs struct {
 	tree    string   // what the container's root shows before anything is mounted in it
 	path    string   // the container's root
 	changes string   // folder that keeps changes; "" for none
+	scratch string   // the same, if it goes with the container
 	folder  string   // what image shows, if that is a folder
 	points  []point  // what the layer of mount points has
 	copies  []string // files that are copies of the node's in that layer
@@ -41,7 +42,7 @@ type point struct {
 // with it.
 func newRootfs(req *launcher.Request) (*rootfs, error) {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
-	if err := unix.Mount("tmpfs", req.Work, "tmpfs", flags, "mode=0755"); err != nil {
+	if err := unix.Mount("tmpfs", req.Work, "tmpfs", flags, "mode=0755"+limits(req.Scratch.Memory)); err != nil {
 		return nil, siteError(fmt.Sprintf("mount tmpfs on %s: %v", req.Work, err), "ask the administrator: tmpfs in user namespaces needs Linux 3.9 and no security module that forbids it")
 	}
 	r := &rootfs{work: req.Work, image: req.Image.Path, path: filepath.Join(req.Work, "rootfs"), changes: req.Changes}
@@ -51,6 +52,16 @@ func newRootfs(req *launcher.Request) (*rootfs, error) {
 		}
 	}
 	return r, nil
+}
+
+// limits are a tmpfs's options for so many bytes: as many files as pages. An
+// empty file takes about a quarter of one, which nobody counts.
+func limits(bytes int64) string {
+	const page = 4096
+	if bytes == 0 {
+		return ",size=0,nr_inodes=0"
+	}
+	return fmt.Sprintf(",size=%d,nr_inodes=%d", bytes, bytes/page)
 }
 
 // addPoints makes what is missing in the image so that every bind has a

@@ -2,11 +2,12 @@
  * What must happen before Go's threads exist: a process with several threads
  * can neither create nor join a user namespace (setns(2), unshare(2)). This
  * constructor runs before the Go runtime and acts only when berth-create was
- * started as `berth-create userns …` or `berth-create inside …`; everything
+ * started as `berth-create userns …`, `inside …` or `janitor …`; everything
  * else passes through untouched.
  *
  *   userns UID GID [GID,...]   makes N1 and N2 and sends them on descriptor 3
  *   inside --userns=FD         joins N1 and takes a mount namespace of its own
+ *   janitor NAME               see janitor.h; never gets as far as Go
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,6 +24,8 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "janitor.h"
 
 #define CHANNEL 3
 #define MAX_GROUPS 65536 /* NGROUPS_MAX */
@@ -259,4 +262,6 @@ __attribute__((constructor)) static void before_go(int argc, char **argv)
 	}
 	if (argc >= 3 && !strcmp(argv[1], "inside"))
 		enter(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "janitor"))
+		janitor(argv[2]);
 }

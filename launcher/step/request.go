@@ -31,6 +31,7 @@ type Request struct {
 	Remap     *bool
 	Env       []string // variables that keep the job's value
 	Slurm     *bool    // Slurm's commands work in the container
+	Memory    int64    // bytes that the job may use on this node; 0 when nothing says
 }
 
 // imageIsFile tells a path on the node from a reference.
@@ -70,6 +71,9 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Slurm: flag(m, "slurm", "1"),
 	}
 	r.User.Groups = n.list("groups")
+	if m.Get("memory") != "" {
+		r.Memory = int64(n.get("memory")) << 20
+	}
 	if m.Get("nodes") != "" {
 		r.Nodes = int(n.get("nodes"))
 	}
@@ -138,6 +142,7 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		User:       r.User,
 		Writable:   orDefault(r.Writable, set.Writable),
 		RemapRoot:  orDefault(r.Remap, set.Remap),
+		Scratch:    set.Scratch(r.Memory),
 		MountHome:  orDefault(r.Home, set.MountHome),
 		MountDir:   set.MountDir,
 		SiteMounts: mounts, Mounts: r.Mounts, Workdir: r.Workdir,

@@ -66,6 +66,9 @@ type Settings struct {
 	IDMap      bool         // false forces what kernels without squashfs idmap do
 
 	SlurmCommands string // the folder that has them on the node (spank/client)
+	// Scratch says where changes go, for a job that may use so many bytes of
+	// memory; 0 where nothing says.
+	Scratch func(memory int64) launcher.Scratch
 }
 
 // progressEvery is how often a waiting task gets a line.

@@ -39,6 +39,11 @@ func withConf(lines ...string) option {
 
 func withConfig(toml string) option { return func(s *setup) { s.config = toml + s.config } }
 
+// withContainer adds lines to the section container, for tests in bothWays.
+func withContainer(lines string) option {
+	return func(s *setup) { s.config = strings.Replace(s.config, "[container]\n", "[container]\n"+lines+"\n", 1) }
+}
+
 func withImages(names ...string) option {
 	return func(s *setup) { s.images = append(s.images, names...) }
 }

@@ -83,6 +83,12 @@ const (
 	Writable = "writable"
 )
 
+// Where what is changed in a writable root file system is until the container ends.
+const (
+	InMemory  = "memory"
+	OnScratch = "scratch"
+)
+
 // A Container holds the defaults of containers.
 type Container struct {
 	MountHome bool
@@ -90,6 +96,9 @@ type Container struct {
 	RemapRoot bool     // appear as root
 	Slurm     bool     // Slurm's commands work in the container
 	Root      string   // ReadOnly or Writable
+	Changes   string   // InMemory or OnScratch: where those to a writable root go
+	Memory    Share    // of the job's memory, for them
+	Scratch   string   // folder for them; %t and the like are left in
 	IDMap     bool     // use idmapped image mounts where the kernel can
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in
 	Dev       string   // HostDev or MinimalDev

@@ -63,7 +63,7 @@ mirrors = ["a.example"]
 	want := defaults()
 	want.Store.Dir, want.Store.UserDir = "/site", "/site-user"
 	want.Resolve = Resolve{Timeout: 4 * time.Second, TTL: 0}
-	want.Container = Container{MountDir: true, Root: Writable, IDMap: true, Dev: HostDev, Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"}}
+	want.Container = Container{MountDir: true, Root: Writable, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t", IDMap: true, Dev: HostDev, Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"}}
 	want.Registry = map[string]*Registry{
 		"quay.io":       {CA: "/etc/ca.pem", Mirrors: []string{"b.example/q"}},
 		"10.0.0.1:5000": {Insecure: true},
@@ -248,4 +248,29 @@ func FuzzLoad(f *testing.F) {
 			_ = c.set(key, lookup(tree, key), "fuzz", true) // must not panic
 		}
 	})
+}
+
+// Changes in memory are a share of what the job may use, of the machine's
+// where nothing says so, and never so little that no container fits.
+func TestMemoryLimit(t *testing.T) {
+	c := Container{Memory: Share{Percent: 50}}
+	if got := c.MemoryLimit(8 << 30); got != 4<<30 {
+		t.Errorf("half of 8 GiB is %d", got)
+	}
+	if got := c.MemoryLimit(0); got < 64<<20 {
+		t.Errorf("half of this machine is %d", got)
+	}
+	for limit, want := range map[Size]int64{0: 0, 1: leastMemory, 5 << 20: 5 << 20} {
+		if got := (&Container{Memory: Share{Size: limit}}).MemoryLimit(8 << 30); got != want {
+			t.Errorf("%v: %d, want %d", limit, got, want)
+		}
+	}
+}
+
+func TestScratchFolder(t *testing.T) {
+	for path, good := range map[string]bool{"": true, "%t": true, "%t/x": true, "%h/x": true, "/scratch/%u": true, "scratch": false, "%u/x": false} {
+		if err := scratchFolder(path); (err == nil) != good {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
 }

@@ -171,6 +171,21 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Root },
 		},
 		{
+			Key: "container.changes", Open: true, check: oneOf(InMemory, OnScratch),
+			Doc: "Where what is changed in a writable root file system is until the container ends: in memory, or in a folder of the user's own below container.scratch. Where the kernel's memory can't be used for it (tmpfs before Linux 6.6), it is container.scratch anyhow, if that can.",
+			at:  func(c *Config, _ string) any { return &c.Container.Changes },
+		},
+		{
+			Key: "container.memory_limit", Open: true,
+			Doc: "How much of memory what is changed in a writable root file system may take: bytes, or a share of the job's memory; of the machine's, where the job has no limit. Writing more fails with \"No space left on device\". As many files as it has pages of 4 KiB are allowed. 0B is no limit.",
+			at:  func(c *Config, _ string) any { return &c.Container.Memory },
+		},
+		{
+			Key: "container.scratch", Open: true, check: scratchFolder, Example: `"/scratch/%u/%j"`,
+			Doc: "The folder on a local disk below which changes to a root file system go, if container.changes says so. %t is $TMPDIR of the job, or /tmp; %u the user's name, %j the job's number, %h the home, %% a percent sign. It is made, and the container's own folder in it removed, as the user. Network file systems can't be used. An empty one forbids it.",
+			at:  func(c *Config, _ string) any { return &c.Container.Scratch },
+		},
+		{
 			Key: "container.mounts", Example: `["/db:ro", "/softs:ro", "/scratch/%u"]`, check: mountList,
 			Doc: "What every container sees of the host: SRC, SRC:FLAGS, SRC:DST or SRC:DST:FLAGS, with the flags of --container-mounts. %u is the user's name, %h the user's home, %% a percent sign. What does not exist on a node is left out.",
 			at:  func(c *Config, _ string) any { return &c.Container.Mounts },
@@ -225,7 +240,7 @@ func defaults() *Config {
 			JobFacts: []string{"squeue", "-h", "-j%j", "-o%A|%P|%a"},
 		},
 		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
-		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev},
+		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t"},
 		Devices:   defaultDevices(),
 		Login:     Login{HelperTimeout: 5 * time.Second},
 		Grants:    Grants{TTL: 12 * time.Hour},
@@ -258,6 +273,15 @@ func absolute(value any) error {
 // absoluteOrTilde also takes a path below the user's home.
 func absoluteOrTilde(value any) error {
 	if strings.HasPrefix(value.(string), "~/") {
+		return nil
+	}
+	return absolute(value)
+}
+
+// scratchFolder is an absolute path, or begins with a placeholder for one.
+func scratchFolder(value any) error {
+	path := value.(string)
+	if path == "" || strings.HasPrefix(path, "%t") || strings.HasPrefix(path, "%h") {
 		return nil
 	}
 	return absolute(value)

@@ -96,6 +96,7 @@ func checks() []check {
 		{name: "user namespaces", part: Inside},
 		{name: "overlay", part: Inside, run: checkOverlay},
 		{name: "writable containers", part: Inside, run: checkOpaque},
+		{name: "root in appearance", part: Inside, run: checkFilter},
 		{name: "FUSE", part: Inside, run: checkFUSE},
 		{name: "squashfuse", part: Here, run: checkSquashfuse},
 		{name: "converter", part: Inside, run: checkConverter},

@@ -115,6 +115,10 @@ func TestMissingCalls(t *testing.T) {
 		{"openat2", unix.SYS_OPENAT2, Here, "kernel calls", Fail, "lacks openat2,", "a newer kernel"},
 		{"no squashfs", unix.SYS_FSOPEN, Mounts, "squashfs", Fail, "can't mount an image", "modprobe squashfs"},
 		{"no idmapped mounts", unix.SYS_MOUNT_SETATTR, Mounts, "squashfs", Warn, "belong to nobody, and writable containers use FUSE", "nothing need be done"},
+		{"no attributes in memory", unix.SYS_SETXATTR, Inside, "writable containers", Warn, "changes go to container.scratch", "Linux 6.6"},
+		{"no filters", unix.SYS_SECCOMP, Inside, "root in appearance", Warn, "can't be installed", "CONFIG_SECCOMP_FILTER"},
+		{"all there", unix.SYS_SWAPON, Inside, "writable containers", OK, "", ""},
+		{"all there", unix.SYS_SWAPON, Inside, "root in appearance", OK, "", ""},
 		{"all there", unix.SYS_SWAPON, Mounts, "squashfs", OK, "", ""},
 		{"all there", unix.SYS_SWAPON, Here, "kernel calls", OK, "", ""},
 	} {
@@ -122,6 +126,12 @@ func TestMissingCalls(t *testing.T) {
 			n := testNode(t)
 			n.IDMap = true
 			attr := &syscall.SysProcAttr{}
+			if tc.part == Inside {
+				var err error
+				if attr, err = attributes(n, Inside); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if tc.part == Mounts {
 				if os.Getuid() != 0 {
 					t.Skip("only root can mount")

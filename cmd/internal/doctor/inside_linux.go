@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,10 +74,22 @@ func checkOpaque(context.Context, *Node) []Finding {
 		err = unix.Setxattr(dir+"/upper", "user.berth.doctor", []byte("y"), 0)
 	}
 	if err != nil {
-		return one(Warn, "programs that remove a folder of the image and make it anew fail, because tmpfs keeps no user attributes: "+oneLine(err),
-			"a kernel with user attributes on tmpfs (CONFIG_TMPFS_XATTR, Linux 6.6)")
+		return one(Warn, "tmpfs keeps no user attributes ("+oneLine(err)+"): changes go to container.scratch, and where that can't be used, programs that remove a folder of the image and make it anew fail",
+			"nothing need be done where container.scratch is on a local disk; a kernel with user attributes on tmpfs has them from Linux 6.6 on (CONFIG_TMPFS_XATTR)")
 	}
 	return good("folders of the image can be replaced")
+}
+
+// checkFilter asks for the kind of seccomp filter that lets installers run for
+// users who appear as root.
+func checkFilter(context.Context, *Node) []Finding {
+	action := uint32(unix.SECCOMP_RET_ERRNO)
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	if errno != 0 {
+		return one(Warn, "no seccomp filters for users ("+errno.Error()+"): packages that change owners can't be installed with --container-remap-root",
+			"a kernel with CONFIG_SECCOMP_FILTER, outside of sandboxes that forbid seccomp")
+	}
+	return good("calls that need another id can be made to succeed")
 }
 
 // checkFUSE mounts an empty connection as the container of a user does.
