@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,14 +122,15 @@ func busyboxImage(t *testing.T) *os.File {
 	}
 	dir := t.TempDir()
 	script := `set -e
-mkdir -p tree/bin tree/usr/lib tree/etc tree/root tree/proc tree/var
+mkdir -p tree/bin tree/usr/lib tree/usr/share/zoneinfo tree/etc tree/root tree/proc tree/var
 cp ` + busybox + ` tree/bin/busybox
-for a in sh cat id ls touch mkdir rm rmdir stat env pwd mount umount grep; do ln -s busybox tree/bin/$a; done
+for a in sh cat id ls touch mkdir rm rmdir stat env pwd mount umount grep chmod; do ln -s busybox tree/bin/$a; done
 cp tree/bin/busybox tree/bin/setuid; chmod 4755 tree/bin/setuid
 mknod tree/zero c 1 5; chmod 666 tree/zero
 echo secret >tree/secret; chmod 600 tree/secret
 echo 'root:x:0:0::/root:/bin/sh' >tree/etc/passwd
 echo lib >tree/usr/lib/file
+echo UTC >tree/usr/share/zoneinfo/UTC; ln -s /usr/share/zoneinfo/UTC tree/etc/localtime; echo UTC >tree/etc/zone
 ln -s /run tree/var/run; ln -s /etc tree/escape
 touch -d @1000000000 tree/usr/lib
 mksquashfs tree image.sqfs -quiet -no-progress -all-root`
@@ -196,13 +198,31 @@ func (b *bed) run(users *launcher.UserNamespaces, c *launcher.Container, remap b
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := b.command(ctx, users, c, remap, script)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintf(&out, "[%v]", err)
+	return output(b.command(ctx, users, c, remap, script))
+}
+
+// runWith runs a command with this environment of the host's, of which the user
+// keeps some.
+func (b *bed) runWith(users *launcher.UserNamespaces, c *launcher.Container, env, keep []string, command ...string) string {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := b.command(ctx, users, c, false, "")
+	at := slices.Index(cmd.Args, "--")
+	cmd.Args, cmd.Env = cmd.Args[:at], env
+	for _, name := range keep {
+		cmd.Args = append(cmd.Args, "--keep-env="+name)
 	}
-	return strings.TrimSpace(out.String())
+	cmd.Args = append(append(cmd.Args, "--"), command...)
+	return output(cmd)
+}
+
+func output(cmd *exec.Cmd) string {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		out = fmt.Appendf(out, "[%v]", err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // command is what run runs.
@@ -548,7 +568,7 @@ func TestUserErrors(t *testing.T) {
 	}{
 		"missing source": {func(r *launcher.Request) { r.Mounts = []string{"/no/such:/x"} }, "source path does not exist: /no/such"},
 		"escape":         {func(r *launcher.Request) { r.Mounts = []string{"/tmp:../home"} }, "leaves the container"},
-		"bad source":     {func(r *launcher.Request) { r.Mounts = []string{"devpts:/x"} }, "must begin with a slash or a dot"},
+		"bad source":     {func(r *launcher.Request) { r.Mounts = []string{"devpts:/x"} }, "the source begins with . or /"},
 		"bad flag":       {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/x:zz"} }, `unknown flag "zz"`},
 		"on a file":      {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/usr/lib/file"} }, "mounted onto a file"},
 		"below a file":   {func(r *launcher.Request) { r.Mounts = []string{"/tmp:/usr/lib/file/x"} }, "a file is in the way"},

@@ -21,9 +21,14 @@ type Container struct {
 	Mount, Result *os.File
 	// Dir is where Exec starts the command if the container has that folder;
 	// "" means where all tasks start.
-	Dir   string
-	Notes []string // for the user
+	Dir string
+	// Notes are lines for the user: what was left out, and why. Control
+	// characters are cleaned away.
+	Notes []string
 }
+
+// MaxResult bounds a container's result, in bytes (JOIN_RESULT_MAX in join.h).
+const MaxResult = 2 << 20
 
 // Close releases the descriptors.
 func (c *Container) Close() {
@@ -156,6 +161,9 @@ func (c *Creation) serve(ctx context.Context, files []*os.File, offset int64) er
 	return fmt.Errorf("the container's builder asked for FUSE with %d descriptors", len(files))
 }
 
+// maxNotes bounds what the user's process can make us pass on in one message.
+const maxNotes = 8
+
 func newContainer(r *Reply, files []*os.File) (*Container, error) {
 	if len(files) != 2 {
 		closeAll(files)
@@ -165,5 +173,9 @@ func newContainer(r *Reply, files []*os.File) (*Container, error) {
 		closeAll(files)
 		return nil, fmt.Errorf("the container's mount namespace: %w", err)
 	}
-	return &Container{Mount: files[0], Result: files[1], Notes: r.Notes}, nil
+	c := &Container{Mount: files[0], Result: files[1]}
+	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
+		c.Notes = append(c.Notes, fault.Clean(n))
+	}
+	return c, nil
 }

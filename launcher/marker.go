@@ -9,8 +9,8 @@ import (
 // which nothing of the image can lie, on a tmpfs of the container's own.
 const MarkerPath = "/.berth"
 
-// maxMarker bounds a marker in bytes: a result and what the user gave.
-const maxMarker = 1 << 20
+// maxMarker bounds a marker in bytes: a result, in base64, and what the user gave.
+const maxMarker = 2 * MaxResult
 
 // A Label is what a container is called, for those who look for it while it
 // runs. All of it is the user's, or the scheduler's word to the user.

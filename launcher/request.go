@@ -1,6 +1,8 @@
 package launcher
 
 import (
+	"time"
+
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher/devices"
 )
@@ -22,11 +24,11 @@ type Request struct {
 	// Changes is a folder of the user's (see package changes) that keeps what
 	// was changed in the root file system. Without one, changes stay in memory.
 	Changes string `json:"changes,omitempty"`
-	// SiteMounts come from the admin, Mounts from the user (Slurm's option
-	// values, SRC:DST[:FLAGS][,...]); both are raw text.
-	SiteMounts []string `json:"siteMounts,omitempty"`
-	Mounts     []string `json:"mounts,omitempty"`
-	MountHome  bool     `json:"mountHome,omitempty"`
+	// Site is what the admin set, Mounts what the user asks for (Slurm's
+	// option values, SRC:DST[:FLAGS][,...]): raw text.
+	Site      Site     `json:"site"`
+	Mounts    []string `json:"mounts,omitempty"`
+	MountHome bool     `json:"mountHome,omitempty"`
 	// MountDir shows Job.Dir, unless the image has something there.
 	MountDir bool `json:"mountDir,omitempty"`
 	// Workdir is where tasks start; "" means the image's WorkingDir, else "/".
@@ -53,9 +55,30 @@ type Scratch struct {
 	NoAttributes bool `json:"noAttributes,omitempty"`
 }
 
-// A Job holds paths of the job. All but Dir must be visible in the container
-// at the same place, for Slurm and MPI. Empty ones are skipped.
+// A Site is what the admin decides about containers, whatever the job says.
+type Site struct {
+	// Mounts are always there: SRC:DST[:FLAGS] with %u and the like in paths,
+	// and the flags required and optional (the default).
+	Mounts []string   `json:"mounts,omitempty"`
+	Rules  MountRules `json:"rules"`
+	Env    EnvRules   `json:"env"`
+	// MountTimeout is how long a source may take to answer; zero is no bound.
+	MountTimeout time.Duration `json:"mountTimeout,omitempty"`
+}
+
+// MountRules say which paths of the node users may ask for. They are applied
+// to where the opened source really is. A path stands for all that is below.
+type MountRules struct {
+	Forbid   bool     `json:"forbid,omitempty"` // all of them
+	Allow    []string `json:"allow,omitempty"`  // nothing else, if there is one
+	Deny     []string `json:"deny,omitempty"`
+	ReadOnly []string `json:"readOnly,omitempty"` // whatever the user asks for
+}
+
+// A Job holds what the container must know of the job. All paths but Dir must
+// be visible in it at the same place, for Slurm and MPI. Empty ones are skipped.
 type Job struct {
+	ID         string   `json:"id,omitempty"`         // as its scheduler names it
 	Dir        string   `json:"dir,omitempty"`        // the task's working directory on the host; relative sources start there
 	TmpDir     string   `json:"tmpdir,omitempty"`     // $TMPDIR
 	Spool      string   `json:"spool,omitempty"`      // folder of the batch script

@@ -87,60 +87,135 @@ bool check_image(const char *value, char error[CHECK_ERROR_SIZE]) {
   return true;
 }
 
-/* One entry of --container-mounts, cut at its colons. */
-struct mount {
-  char src[256], dst[256], rest[256];
-  int parts;
+/* A part of an entry of --container-mounts; not ended by a NUL. */
+struct part {
+  const char *text;
+  size_t len;
 };
 
-static void cut(struct mount *m, const char *entry, size_t len) {
-  char *into[] = {m->src, m->dst, m->rest};
-  memset(m, 0, sizeof(*m));
-  m->parts = 1;
-  for (size_t i = 0, n = 0; i < len; i++) {
-    if (entry[i] == ':') {
-      m->parts++;
-      n = 0;
-    } else if (m->parts <= 3 && n < sizeof(m->src) - 1) {
-      into[m->parts - 1][n++] = entry[i];
-    }
-  }
+enum { MOUNT_PARTS = 4 }; /* SRC:DST:FLAGS, and one that is too many */
+
+static bool part_is(struct part p, const char *word) {
+  return p.len == strlen(word) && memcmp(p.text, word, p.len) == 0;
 }
 
-static bool check_mount(const struct mount *m, const char *entry, int len, char *error) {
-  bool verb = strcmp(m->src, "tmpfs") == 0 || strcmp(m->src, "umount") == 0;
-  if (len == 0)
-    return wrong(error, "--container-mounts: an entry is empty; write SRC:DST[:FLAGS][,...]");
-  if (!verb && m->src[0] != '.' && m->src[0] != '/')
-    return wrong(error,
-                 "--container-mounts: \"%.*s\": the source begins with . or / (or is tmpfs "
-                 "or umount)",
-                 len, entry);
-  if (verb && m->parts < 2)
-    return wrong(error, "--container-mounts: \"%.*s\" needs a target: %s:/PATH", len, entry,
-                 m->src);
-  if (m->parts > 1 && m->dst[0] != '.' && m->dst[0] != '/')
-    return wrong(error, "--container-mounts: \"%.*s\": the target begins with /", len, entry);
-  if (m->parts > 3 || (m->parts == 3 && m->rest[0] == '\0'))
-    return wrong(error,
-                 "--container-mounts: \"%.*s\" is not SRC:DST[:FLAGS], with FLAGS like ro+nosuid",
-                 len, entry);
+static bool begins_path(struct part p) {
+  return p.len > 0 && (p.text[0] == '.' || p.text[0] == '/');
+}
+
+/* Takes what is before the next separator off the front of rest. */
+static struct part next_part(struct part *rest, char separator) {
+  const char *end = memchr(rest->text, separator, rest->len);
+  struct part p = {rest->text, end == NULL ? rest->len : (size_t)(end - rest->text)};
+  rest->text = end == NULL ? NULL : end + 1;
+  rest->len = end == NULL ? 0 : rest->len - p.len - 1;
+  return p;
+}
+
+static int cut(struct part entry, struct part parts[MOUNT_PARTS]) {
+  int count = 0;
+  while (entry.text != NULL && count < MOUNT_PARTS)
+    parts[count++] = next_part(&entry, ':');
+  return count;
+}
+
+/* The flags that launcher/inside/mountspec.go knows. */
+static bool known_flag(struct part p) {
+  static const char *const words[] = {
+      "ro",       "rw",      "nosuid",  "nodev",      "noexec",   "bind",        "rbind",
+      "private",  "slave",   "shared",  "unbindable", "rprivate", "rslave",      "rshared",
+      "defaults", "suid",    "dev",     "exec",       "atime",    "noatime",     "runbindable",
+      "diratime", "relatime", "nodiratime", "strictatime"};
+  for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
+    if (part_is(p, words[i]))
+      return true;
+  return p.len >= 2 && memcmp(p.text, "x-", 2) == 0;
+}
+
+/* Of a tmpfs, what is no flag is an option of the file system. */
+static bool check_flags(struct part flags, bool tmpfs, struct part entry, char *error) {
+  while (flags.text != NULL) {
+    struct part word = next_part(&flags, '+');
+    if (word.len == 0)
+      return wrong(error, "--container-mounts: \"%.*s\": the flags are empty", (int)entry.len,
+                   entry.text);
+    if (!tmpfs && !known_flag(word))
+      return wrong(error, "--container-mounts: \"%.*s\": unknown flag \"%.*s\"", (int)entry.len,
+                   entry.text, (int)word.len, word.text);
+  }
   return true;
 }
 
+/* How far below its start a path ends; -1 if it leaves it on the way. */
+static int depth(struct part path) {
+  bool absolute = path.len > 0 && path.text[0] == '/';
+  int n = 0;
+  while (path.text != NULL) {
+    struct part name = next_part(&path, '/');
+    if (part_is(name, ".."))
+      n--;
+    else if (name.len > 0 && !part_is(name, "."))
+      n++;
+    if (n < 0 && !absolute)
+      return -1;
+    n = n < 0 ? 0 : n;
+  }
+  return n;
+}
+
+static bool check_target(struct part target, struct part entry, char *error) {
+  const char *why = NULL;
+  if (target.len == 0)
+    why = "the target is empty";
+  else if (!begins_path(target))
+    why = "the target begins with /";
+  else if (depth(target) < 0)
+    why = "the target leaves the container";
+  else if (depth(target) == 0)
+    why = "the target is the container's root";
+  return why == NULL ||
+         wrong(error, "--container-mounts: \"%.*s\": %s", (int)entry.len, entry.text, why);
+}
+
+/* SRC, or SRC:FLAGS: what is no path there can only be flags. */
+static bool check_short(const struct part *parts, int count, struct part entry, char *error) {
+  if (count == 2 && !check_flags(parts[1], false, entry, error))
+    return false;
+  return parts[0].text[0] == '.' || check_target(parts[0], entry, error);
+}
+
+static bool check_mount(struct part entry, char *error) {
+  struct part p[MOUNT_PARTS] = {{NULL, 0}};
+  int count = cut(entry, p);
+  bool tmpfs = part_is(p[0], "tmpfs"), umount = part_is(p[0], "umount"), verb = tmpfs || umount;
+  int len = (int)entry.len;
+  if (len == 0)
+    return wrong(error, "--container-mounts: the entry is empty; write SRC:DST[:FLAGS][,...]");
+  if (!verb && !begins_path(p[0]))
+    return wrong(error,
+                 "--container-mounts: \"%.*s\": the source begins with . or / (or is tmpfs or "
+                 "umount)",
+                 len, entry.text);
+  if (count > 3 || (umount && count > 2))
+    return wrong(error, "--container-mounts: \"%.*s\": too many colons; write SRC:DST[:FLAGS]", len,
+                 entry.text);
+  if (verb && p[1].len == 0)
+    return wrong(error, "--container-mounts: \"%.*s\" needs a target: %s:/PATH", len, entry.text,
+                 tmpfs ? "tmpfs" : "umount");
+  if (!verb && (count == 1 || (count == 2 && p[1].len > 0 && !begins_path(p[1]))))
+    return check_short(p, count, entry, error);
+  return check_target(p[1], entry, error) &&
+         (count < 3 || check_flags(p[2], tmpfs, entry, error));
+}
+
 bool check_mounts(const char *value, char error[CHECK_ERROR_SIZE]) {
+  struct part rest = {value, strlen(value)};
   if (has_control(value))
     return wrong(error, "--container-mounts: a path has a control character");
-  for (;;) {
-    struct mount m;
-    size_t len = strcspn(value, ",");
-    cut(&m, value, len);
-    if (!check_mount(&m, value, (int)len, error))
+  while (rest.text != NULL)
+    if (!check_mount(next_part(&rest, ','), error))
       return false;
-    if (value[len] == '\0')
-      return true;
-    value += len + 1;
-  }
+  return true;
 }
 
 bool check_workdir(const char *value, char error[CHECK_ERROR_SIZE]) {

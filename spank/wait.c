@@ -267,6 +267,11 @@ static void unset_variable(void *context, const char *name) {
   spank_unsetenv(context, name);
 }
 
+static const char *variable(void *context, size_t number) {
+  char **all;
+  return spank_get_item(context, S_JOB_ENV, &all) == ESPANK_SUCCESS ? all[number] : NULL;
+}
+
 static int enter(spank_t sp, const struct request *r, const struct answer *a,
                  struct join_error *err) {
   static struct join_result result;
@@ -277,6 +282,7 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
                                  .has = has_variable,
                                  .set = set_variable,
                                  .unset = unset_variable,
+                                 .entry = variable,
                                  .keep = keep,
                                  .keep_count = r->env == NULL ? 0 : 1};
   if (a->fd_count != expected) {

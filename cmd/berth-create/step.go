@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/cmd/internal/site"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/devices"
 	"github.com/berth-hpc/berth/launcher/step"
@@ -40,7 +41,7 @@ func settings(cfg *config.Config) step.Settings {
 			Always: cfg.Devices.Always, Scheduler: cfg.Devices.Scheduler,
 			Minimal: cfg.Container.Dev == config.MinimalDev,
 		},
-		SiteMounts: cfg.Container.Mounts, MountHome: cfg.Container.MountHome,
+		Site: site.Of(&cfg.Container), MountHome: cfg.Container.MountHome,
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
 		Slurm: cfg.Container.Slurm, SlurmCommands: slurmCommands(),

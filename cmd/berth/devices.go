@@ -64,8 +64,7 @@ func (c *runCmd) devices(s *session, cfg *config.Config) devices.Wish {
 		Minimal: cfg.Container.Dev == config.MinimalDev,
 		Job:     s.env("SLURM_JOB_ID") != "" || s.env("PBS_JOBID") != "",
 	}
-	environ, _ := s.environFor(c.Env)
-	w.TakeVariables(environ)
+	w.TakeVariables(c.given.over(s.withoutLogins()))
 	return w
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
@@ -108,8 +107,11 @@ func (j *joining) become(s *session, r *launcher.Running, argv []string) error {
 	}
 	defer container.Close()
 	defer users.Close()
-	environ, keep := s.environFor(slices.Concat(r.Env, j.Env))
-	return container.Exec(tools.join, users, r.Remap, argv, environ, keep)
+	given, err := readVariables(nil, slices.Concat(r.Env, j.Env))
+	if err != nil {
+		return err
+	}
+	return container.Exec(tools.join, users, r.Remap, argv, given.over(s.withoutLogins()), given.names())
 }
 
 // moveTo lets the command start in another folder than the container's tasks.
@@ -117,24 +119,9 @@ func (j *joining) moveTo(r *launcher.Running) error {
 	if j.Workdir == "" {
 		return nil
 	}
-	m, err := wire.Decode(r.Result)
+	m, err := wire.DecodeUpTo(r.Result, launcher.MaxResult)
 	if err == nil {
-		r.Result, err = m.Add("cwd", j.Workdir).Encode()
+		r.Result, err = m.Add("cwd", j.Workdir).EncodeUpTo(launcher.MaxResult)
 	}
 	return err
-}
-
-// environFor returns the command's environment before the image's variables are
-// put over it, and the names that stay as they are, for variables as --env has
-// them. PWD would be wrong in the container; shells find it out by themselves.
-func (s *session) environFor(given []string) (environ, keep []string) {
-	environ = withoutVariable(withoutVariable(s.withoutLogins(), "PWD"), "OLDPWD")
-	for _, v := range given {
-		name, _, set := strings.Cut(v, "=")
-		keep = append(keep, name)
-		if set {
-			environ = append(withoutVariable(environ, name), v)
-		}
-	}
-	return environ, keep
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/cmd/internal/site"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
@@ -18,18 +20,24 @@ import (
 // is pulled into the user's own store, mounted by FUSE or unpacked, and the
 // process becomes the command.
 type runCmd struct {
-	Image     string   `arg:"" optional:"" name:"image" help:"The image, as for berth pull, or the path of a squashfs or SIF file. It may be left out for a container that has a name already."`
-	Command   []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments. Without one, what the image says."`
-	Platform  string   `placeholder:"OS/ARCH" help:"Take the image for this platform instead of this machine's."`
-	Name      string   `placeholder:"NAME" help:"Keep what is changed in the root file system, and go on with it the next time: a container of this name. Without IMAGE: berth run --name NAME -- COMMAND."`
-	Mount     []string `short:"v" sep:"none" placeholder:"SRC:DST[:FLAGS]" help:"Show a path of the host in the container; repeatable. FLAGS, joined by +: ro, rw, nosuid, noexec, and others of mount(8)."`
-	Workdir   string   `placeholder:"PATH" help:"Start in this folder of the container."`
-	Env       []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
-	Device    []string `placeholder:"DEVICE" help:"Give the container a device: vendor/class=name or vendor/class=all as berth devices lists them, or a path below /dev; repeatable."`
-	MountHome *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
-	RemapRoot bool     `help:"Appear as root in the container, without root's rights."`
-	ReadOnly  bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
-	Writable  bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
+	Image      string   `arg:"" optional:"" name:"image" help:"The image, as for berth pull, or the path of a squashfs or SIF file. It may be left out for a container that has a name already."`
+	Command    []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments. Without one, what the image says."`
+	Platform   string   `placeholder:"OS/ARCH" help:"Take the image for this platform instead of this machine's."`
+	Name       string   `placeholder:"NAME" help:"Keep what is changed in the root file system, and go on with it the next time: a container of this name. Without IMAGE: berth run --name NAME -- COMMAND."`
+	Mount      []string `short:"v" sep:"none" placeholder:"SRC:DST[:FLAGS]" help:"Show a path of the host in the container; repeatable. FLAGS, joined by +: ro, rw, nosuid, noexec, and others of mount(8)."`
+	Workdir    string   `placeholder:"PATH" help:"Start in this folder of the container."`
+	Env        []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
+	Device     []string `placeholder:"DEVICE" help:"Give the container a device: vendor/class=name or vendor/class=all as berth devices lists them, or a path below /dev; repeatable."`
+	EnvFile    []string `sep:"none" placeholder:"FILE" help:"Read variables from a file as --env does, one a line; repeatable, and --env comes last."`
+	ExplainEnv bool     `help:"Print the environment that the command would have and where each variable comes from, and run nothing."`
+	JSON       bool     `name:"json" help:"With --explain-env: print it as JSON."`
+	Entrypoint *bool    `negatable:"" help:"Put the image's entrypoint before COMMAND, as docker run does; with --no-entrypoint leave it out where no COMMAND is given."`
+	MountHome  *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
+	RemapRoot  bool     `help:"Appear as root in the container, without root's rights."`
+	ReadOnly   bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
+	Writable   bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
+
+	given variables // of Env and EnvFile
 }
 
 // Run does not return when all is well: the process becomes the command.
@@ -44,6 +52,9 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	c.splitCommand(s.args)
 	if err := c.check(); err != nil {
 		return err
+	}
+	if c.ExplainEnv {
+		return c.explainEnv(ctx, s, cfg)
 	}
 	if c.Name != "" {
 		return c.runNamed(ctx, s, cfg)
@@ -126,8 +137,7 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	}
 	defer container.Close()
 	s.printNotes(container.Notes)
-	environ, keep := s.environFor(c.Env)
-	return container.Exec(tools.join, users, c.RemapRoot, argv, environ, keep)
+	return container.Exec(tools.join, users, c.RemapRoot, argv, c.given.over(s.withoutLogins()), c.given.names())
 }
 
 // root says where the container finds the image's files: mounted by FUSE, or
@@ -149,33 +159,37 @@ func (s *session) root(ctx context.Context, cfg *config.Config, image store.Imag
 	return launcher.Root{Kind: launcher.RootFolder, Path: tree}, err
 }
 
-// check refuses, before anything is pulled, what cannot work.
+// check refuses, before anything is pulled, what cannot work. It reads the
+// user's variables, once: a file may be a pipe.
 func (c *runCmd) check() error {
-	if c.Image == "" && c.Name == "" {
+	if c.Image == "" && c.Name == "" && !c.ExplainEnv {
 		return &fault.Error{
 			Op: "run", Blame: fault.User, Err: errors.New("no image given"),
 			Remedy: "usage: berth run [flags] IMAGE [COMMAND ...] (more: berth run --help)",
 		}
 	}
-	for _, v := range c.Env {
-		if name, _, _ := strings.Cut(v, "="); name == "" {
-			return &fault.Error{
-				Op: "read --env", Arg: v, Blame: fault.User, Err: errors.New("the name is empty"),
-				Remedy: "write --env NAME=VALUE, or --env NAME to keep the host's value",
-			}
-		}
-	}
-	return nil
+	var err error
+	c.given, err = readVariables(c.EnvFile, c.Env)
+	return err
 }
 
-// argv returns the command to run: the user's, else the image's.
+// argv returns the command to run: the user's, else the image's entrypoint and
+// command. Whether the entrypoint comes before the user's command is theirs to
+// say: on clusters commands are mostly whole ones.
 func (c *runCmd) argv(image store.Config) ([]string, error) {
 	command := c.Command
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	if len(command) == 0 {
-		command = append(append(command, image.Entrypoint...), image.Cmd...)
+	entrypoint := len(command) == 0
+	if entrypoint {
+		command = image.Cmd
+	}
+	if c.Entrypoint != nil {
+		entrypoint = *c.Entrypoint
+	}
+	if entrypoint {
+		command = slices.Concat(image.Entrypoint, command)
 	}
 	if len(command) == 0 {
 		return nil, &fault.Error{
@@ -206,10 +220,11 @@ func (c *runCmd) request(s *session, cfg *config.Config) (*launcher.Request, err
 			Memory: cfg.Container.MemoryLimit(0), Folder: cfg.Container.Scratch, OnDisk: cfg.Container.Changes == config.OnScratch,
 		},
 
-		SiteMounts: cfg.Container.Mounts, Mounts: c.Mount,
+		Site: site.Of(&cfg.Container), Mounts: c.Mount,
 		MountHome: c.mountHome(cfg), Workdir: c.Workdir,
-		Job: launcher.Job{Dir: dir, TmpDir: s.env("TMPDIR")}, MountDir: cfg.Container.MountDir,
-		Label: launcher.Label{Name: c.Name, Image: c.Image, Env: c.Env},
+		Job:      launcher.Job{ID: cmp.Or(s.env("SLURM_JOB_ID"), s.env("PBS_JOBID")), Dir: dir, TmpDir: s.env("TMPDIR")},
+		MountDir: cfg.Container.MountDir,
+		Label:    launcher.Label{Name: c.Name, Image: c.Image, Env: c.given},
 	}, nil
 }
 

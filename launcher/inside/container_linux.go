@@ -56,10 +56,6 @@ func config(r *rootfs, binds []bind, writable bool) *configs.Config {
 
 func (b *bind) config() *configs.Mount {
 	m := &configs.Mount{Source: b.source, Destination: b.target, Device: "bind", PropagationFlags: []int{b.propagation}}
-	if b.tmpfs {
-		m.Source, m.Device, m.Flags, m.Data = "tmpfs", "tmpfs", b.flags, b.data
-		return m
-	}
 	m.Flags = b.flags | unix.MS_BIND | unix.MS_REC
 	if b.single {
 		m.Flags &^= unix.MS_REC

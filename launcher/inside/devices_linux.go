@@ -57,8 +57,8 @@ func deviceMount(m *specs.Mount) (bind, error) {
 		return b, checkTarget(&b)
 	}
 	for _, word := range m.Options {
-		if err := b.setFlag(word); err != nil {
-			return b, siteError(fmt.Sprintf("mount %s, as a CDI spec says: %v", m.HostPath, err), "correct the spec; berth doctor names its file")
+		if !b.setFlag(word) {
+			return b, siteError(fmt.Sprintf("mount %s, as a CDI spec says: unknown flag %q", m.HostPath, word), "correct the spec; berth doctor names its file")
 		}
 	}
 	if _, err := os.Stat(b.source); err != nil {

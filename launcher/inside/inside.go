@@ -5,7 +5,8 @@
 //
 // The steps are files of this package in the order the data takes:
 //
-//	mounts.go     options      -> binds
+//	mounts.go     options      -> binds (mountspec.go reads them)
+//	source_linux.go binds      -> opened sources that the site allows (rules.go)
 //	rootfs.go     image, binds -> root file system with every mount point in place
 //	container.go  overlay      -> mount namespace (libcontainer)
 //	result.go     image config -> what tasks apply after joining
@@ -102,7 +103,7 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 	if err != nil {
 		return nil, err
 	}
-	binds, err := present(all)
+	binds, err := r.present(all, &req.Site)
 	if err != nil {
 		return nil, err
 	}
@@ -134,38 +135,16 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 	return binds, r.mount(req.Writable)
 }
 
-// present drops optional binds without a source and refuses the others.
-func present(all []bind) ([]bind, error) {
-	var out []bind
-	for _, b := range all {
-		if !b.tmpfs {
-			if _, err := os.Stat(b.source); err != nil {
-				if b.optional {
-					continue
-				}
-				return nil, missingSource(b.source, err)
-			}
-		}
-		out = append(out, b)
-	}
-	return out, nil
-}
-
-func missingSource(source string, err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return userError("mount: source path does not exist: "+source,
-			"check the path on the compute node; it may exist on the login node only")
-	}
-	return userError(fmt.Sprintf("mount: source path %s: %v", source, errors.Unwrap(err)),
-		"choose a source that you may read on the compute node")
-}
-
 func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen, pid int) error {
 	cwd := workdir(req, image)
 	if err := checkWorkdir(pid, cwd, req.Workdir != ""); err != nil {
 		return err
 	}
-	res, err := result(cwd, slices.Concat(image.Config.Env, devs.Env))
+	env, err := launcher.ImageEnv(image.Config.Env)
+	if err != nil {
+		return err
+	}
+	res, err := result(cwd, req.Site.Env, env, devs.Env)
 	if err != nil {
 		return err
 	}
@@ -178,7 +157,7 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 		return err
 	}
 	defer mnt.Close()
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: devs.Notes}, mnt, res)
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: slices.Concat(r.notes, devs.Notes)}, mnt, res)
 }
 
 // attachImage makes the image's tree readable at r.image.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/berth-hpc/berth/imagefile"
 	"github.com/berth-hpc/berth/launcher"
@@ -86,13 +87,18 @@ func checkWorkdir(pid int, dir string, asked bool) error {
 }
 
 // result writes what every task applies after joining into a sealed memory
-// file: its folder and the image's variables, in the image's order.
-func result(cwd string, env []string) (*os.File, error) {
+// file: its folder, and how its environment is made (launcher/join/join.h).
+func result(cwd string, rules launcher.EnvRules, image, devices []string) (*os.File, error) {
 	m := wire.Message{{Key: "cwd", Value: cwd}}
-	for _, e := range env {
-		m = m.Add("env", e)
+	for _, list := range []struct {
+		key    string
+		values []string
+	}{{"keep", rules.Keeps()}, {"drop", rules.Drop}, {"env", image}, {"set", slices.Concat(rules.Set, devices)}} {
+		for _, v := range list.values {
+			m = m.Add(list.key, v)
+		}
 	}
-	data, err := m.Encode()
+	data, err := m.EncodeUpTo(launcher.MaxResult)
 	if err != nil {
 		return nil, userError(fmt.Sprintf("the image's environment: %v", err), "rebuild the image with a smaller environment")
 	}

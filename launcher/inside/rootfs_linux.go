@@ -26,6 +26,7 @@ type rootfs struct {
 	folder  string   // what image shows, if that is a folder
 	points  []point  // what the layer of mount points has
 	copies  []string // files that are copies of the node's in that layer
+	notes   []string // for the user
 	// appended is the config behind an image file, nil for none.
 	appended *imagefile.Config
 }
@@ -70,15 +71,11 @@ func limits(bytes int64) string {
 // of the image are resolved inside the image; it can't change meanwhile.
 func (r *rootfs) addPoints(binds []bind) error {
 	for i := range binds {
-		isDir, err := sourceIsDir(&binds[i])
-		if err != nil {
-			return err
-		}
-		rel, err := r.resolve(binds[i].target)
+		rel, err := r.target(&binds[i])
 		if err != nil {
 			return fmt.Errorf("resolve mount target %s: %w", binds[i].target, err)
 		}
-		if err := r.addPoint(rel, isDir); err != nil {
+		if err := r.addPoint(rel, binds[i].isDir); err != nil {
 			return userError(fmt.Sprintf("mount target %s: %v", binds[i].target, err),
 				"choose another target: the image has something else there")
 		}
@@ -148,15 +145,23 @@ func (r *rootfs) addWorkdir(dir string) error {
 	return nil
 }
 
-func sourceIsDir(b *bind) (bool, error) {
-	if b.tmpfs {
-		return true, nil
+// target resolves a bind's target. What takes the place of a link of the image
+// gets a file of its own there, which hides the link.
+func (r *rootfs) target(b *bind) (string, error) {
+	if !b.replaces {
+		return r.resolve(b.target)
 	}
-	st, err := os.Stat(b.source)
+	dir, err := r.resolve(filepath.Dir(b.target))
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	return st.IsDir(), nil
+	rel := filepath.Join(dir, filepath.Base(b.target))
+	st, err := os.Lstat(filepath.Join(r.tree, rel))
+	if err != nil || st.Mode()&os.ModeSymlink == 0 {
+		return r.resolve(b.target)
+	}
+	r.points = append(r.points, point{rel: rel})
+	return rel, errors.Join(r.addDirs(dir), r.addFile(rel))
 }
 
 // addPoint makes rel in the layer unless the image has it in the right form.

@@ -47,7 +47,7 @@ int join_read_result(int fd, struct join_result *result, struct join_error *err)
   ssize_t len = read_at(fd, result->data, sizeof(result->data));
   if (len < 0)
     return fail(err, "cannot read the container's result: %s", strerror(errno));
-  if (!wire_valid(result->data, (size_t)len))
+  if (!wire_well_formed(result->data, (size_t)len))
     return fail(err, "the container's result is damaged");
   result->len = (size_t)len;
   result->cwd = wire_get(result->data, result->len, "cwd");
@@ -116,7 +116,7 @@ static bool list_has(const char *list, const char *name, size_t name_len) {
   return false;
 }
 
-static bool kept(const struct join_environment *env, const char *name) {
+static bool kept_by_user(const struct join_environment *env, const char *name) {
   size_t len = strlen(name);
   for (size_t i = 0; i < env->keep_count; i++)
     if (list_has(env->keep[i], name, len))
@@ -124,16 +124,66 @@ static bool kept(const struct join_environment *env, const char *name) {
   return false;
 }
 
-static int set_one(const struct join_environment *env, const char *entry, struct join_error *err) {
+static bool matches(const char *pattern, const char *name) {
+  size_t len = strlen(pattern);
+  if (len > 0 && pattern[len - 1] == '*')
+    return strncmp(pattern, name, len - 1) == 0;
+  return strcmp(pattern, name) == 0;
+}
+
+/* Whether a record of the result with this key, keep or drop, is about name. */
+static bool names(const struct join_result *result, const char *key, const char *name) {
+  struct wire_reader r;
+  struct wire_record rec;
+  wire_read(&r, result->data, result->len);
+  while (wire_next(&r, &rec))
+    if (wire_key_is(&rec, key) && matches(rec.value, name))
+      return true;
+  return false;
+}
+
+static bool kept(const struct join_environment *env, const struct join_result *result,
+                 const char *name) {
+  return kept_by_user(env, name) || names(result, "keep", name);
+}
+
+/* Copies the name of "NAME=VALUE"; false if there is none, or none that fits. */
+static bool name_of(const char *entry, char name[NAME_MAX_BYTES]) {
+  size_t len = strcspn(entry, "=");
+  if (len == 0 || entry[len] == '\0' || len >= NAME_MAX_BYTES)
+    return false;
+  memcpy(name, entry, len);
+  name[len] = '\0';
+  return true;
+}
+
+/* Takes away what the host has and the container is not to have. */
+static void drop(const struct join_environment *env, const struct join_result *result) {
   char name[NAME_MAX_BYTES];
-  const char *equals = strchr(entry, '=');
-  if (equals == NULL || equals == entry || (size_t)(equals - entry) >= sizeof(name))
-    return fail(err, "the image sets a variable without a usable name");
-  memcpy(name, entry, (size_t)(equals - entry));
-  name[equals - entry] = '\0';
-  if (kept(env, name) && env->has(env->context, name))
+  const char *entry;
+  for (size_t i = 0; i < sizeof(locale_names) / sizeof(locale_names[0]); i++)
+    if (!kept(env, result, locale_names[i]))
+      env->unset(env->context, locale_names[i]);
+  for (size_t i = 0; (entry = env->entry(env->context, i)) != NULL;) {
+    bool gone = name_of(entry, name) && names(result, "drop", name) && !kept(env, result, name);
+    if (gone)
+      env->unset(env->context, name); /* the others move up */
+    i += !gone || env->has(env->context, name);
+  }
+}
+
+static int set_one(const struct join_environment *env, const struct join_result *result,
+                   const struct wire_record *rec, struct join_error *err) {
+  char name[NAME_MAX_BYTES];
+  bool image = wire_key_is(rec, "env");
+  if (!image && !wire_key_is(rec, "set"))
     return 0;
-  if (env->set(env->context, name, equals + 1) < 0)
+  if (!name_of(rec->value, name))
+    return fail(err, "the image sets a variable without a usable name");
+  bool keep = image ? kept(env, result, name) : kept_by_user(env, name);
+  if (keep && env->has(env->context, name))
+    return 0;
+  if (env->set(env->context, name, rec->value + strlen(name) + 1) < 0)
     return fail(err, "cannot set %s as the image asks", name);
   return 0;
 }
@@ -142,12 +192,10 @@ int join_set_environment(const struct join_result *result, const struct join_env
                          struct join_error *err) {
   struct wire_reader r;
   struct wire_record rec;
-  for (size_t i = 0; i < sizeof(locale_names) / sizeof(locale_names[0]); i++)
-    if (!kept(env, locale_names[i]))
-      env->unset(env->context, locale_names[i]);
+  drop(env, result);
   wire_read(&r, result->data, result->len);
   while (wire_next(&r, &rec))
-    if (wire_key_is(&rec, "env") && set_one(env, rec.value, err) < 0)
+    if (set_one(env, result, &rec, err) < 0)
       return -1;
   return 0;
 }

@@ -31,9 +31,15 @@ struct join_namespaces {
   int user2; /* N2, below N1: there the user is themself */
 };
 
-/* What the container's creator leaves for its tasks. */
+/* The largest result, in bytes: more than a program's environment may have. */
+#define JOIN_RESULT_MAX (2 * 1024 * 1024)
+
+/*
+ * What the container's creator leaves for its tasks. Pages that are not used
+ * cost nothing.
+ */
 struct join_result {
-  char data[WIRE_MAX]; /* a valid message */
+  char data[JOIN_RESULT_MAX]; /* well-formed records */
   size_t len;
   const char *cwd; /* points into data */
 };
@@ -44,6 +50,8 @@ struct join_environment {
   bool (*has)(void *context, const char *name);
   int (*set)(void *context, const char *name, const char *value); /* 0 or -1 */
   void (*unset)(void *context, const char *name);
+  /* The variable with this number, "NAME=VALUE", or NULL behind the last. */
+  const char *(*entry)(void *context, size_t number);
   /* Names that keep the host's value: comma lists. */
   const char *const *keep;
   size_t keep_count;
@@ -68,10 +76,18 @@ int join_read_result(int fd, struct join_result *result, struct join_error *err)
 int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err);
 
 /*
- * join_set_environment gives a task the image's variables: LANG, LANGUAGE and
- * LC_ALL of the host go unless kept; each variable of the image replaces the
- * host's unless it is kept and the host has it. Returns 0, or -1 with err
- * filled.
+ * join_set_environment gives a task its variables, in this order:
+ *
+ *  1. LANG, LANGUAGE and LC_ALL of the host go, and what a `drop` of the result
+ *     names, unless it is kept;
+ *  2. each variable of the image (`env`) replaces the host's, unless it is kept
+ *     and the host has it;
+ *  3. each variable of the site (`set`) replaces both, unless the user keeps it
+ *     and the host has it.
+ *
+ * Kept is what the user names (keep) and what a `keep` of the result names. A
+ * name of the result that ends in * stands for all that begin so. Returns 0, or
+ * -1 with err filled.
  */
 int join_set_environment(const struct join_result *result, const struct join_environment *env,
                          struct join_error *err);

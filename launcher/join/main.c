@@ -98,12 +98,18 @@ static void environ_unset(void *context, const char *name) {
   unsetenv(name);
 }
 
+static const char *environ_entry(void *context, size_t number) {
+  (void)context;
+  return environ == NULL ? NULL : environ[number];
+}
+
 static int join(const struct arguments *a, struct join_error *err) {
   static struct join_result result;
   struct join_environment env = {
       .has = environ_has,
       .set = environ_set,
       .unset = environ_unset,
+      .entry = environ_entry,
       .keep = a->keep,
       .keep_count = a->keep_count,
   };

@@ -50,8 +50,10 @@ static bool valid_record(const char *record, size_t len) {
 }
 
 bool wire_valid(const char *data, size_t len) {
-  if (len > WIRE_MAX)
-    return false;
+  return len <= WIRE_MAX && wire_well_formed(data, len);
+}
+
+bool wire_well_formed(const char *data, size_t len) {
   while (len > 0) {
     const char *nul = memchr(data, '\0', len);
     if (nul == NULL || !valid_record(data, (size_t)(nul - data)))

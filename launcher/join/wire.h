@@ -54,6 +54,9 @@ void wire_add_number(struct wire_writer *w, const char *key, unsigned long long 
  */
 bool wire_valid(const char *data, size_t len);
 
+/* wire_well_formed is wire_valid without a limit, for what is no message but a file. */
+bool wire_well_formed(const char *data, size_t len);
+
 void wire_read(struct wire_reader *r, const char *data, size_t len);
 
 /* wire_next fills rec and returns true, or returns false at the end. */

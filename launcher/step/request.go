@@ -134,19 +134,20 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 	wish := set.Devices
 	wish.Asked, wish.Job = r.Devices, true
 	wish.TakeVariables(slices.Concat(r.Variables, v.variables))
-	mounts := set.SiteMounts
+	here, job := set.Site, v.job
 	if orDefault(r.Slurm, set.Slurm) {
-		mounts = append(slices.Clone(mounts), set.SlurmCommands+":"+slurmFolder+":ro")
+		here.Mounts = append(slices.Clone(here.Mounts), set.SlurmCommands+":"+slurmFolder+":ro")
 	}
+	job.ID = strconv.FormatUint(uint64(r.Job), 10)
 	return &launcher.Request{
-		User:       r.User,
-		Writable:   orDefault(r.Writable, set.Writable),
-		RemapRoot:  orDefault(r.Remap, set.Remap),
-		Scratch:    set.Scratch(r.Memory),
-		MountHome:  orDefault(r.Home, set.MountHome),
-		MountDir:   set.MountDir,
-		SiteMounts: mounts, Mounts: r.Mounts, Workdir: r.Workdir,
-		Job: v.job, Devices: wish,
+		User:      r.User,
+		Writable:  orDefault(r.Writable, set.Writable),
+		RemapRoot: orDefault(r.Remap, set.Remap),
+		Scratch:   set.Scratch(r.Memory),
+		MountHome: orDefault(r.Home, set.MountHome),
+		MountDir:  set.MountDir,
+		Site:      here, Mounts: r.Mounts, Workdir: r.Workdir,
+		Job: job, Devices: wish,
 		Label: r.label(),
 	}
 }

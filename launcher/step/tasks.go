@@ -167,7 +167,7 @@ func newAnswer(c *container, k kind, err error) *answer {
 	}
 	m := k.records()
 	for _, n := range c.Notes {
-		m = m.Add("note", fault.Clean(n))
+		m = m.Add("note", n)
 	}
 	return &answer{message: m, files: files}
 }

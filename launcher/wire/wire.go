@@ -49,7 +49,10 @@ func (m Message) All(key string) []string {
 
 // Encode returns the bytes of m. It refuses keys and values that the other
 // side could read as something else, and messages over MaxMessage.
-func (m Message) Encode() ([]byte, error) {
+func (m Message) Encode() ([]byte, error) { return m.EncodeUpTo(MaxMessage) }
+
+// EncodeUpTo is Encode with another limit, for what is kept in a file.
+func (m Message) EncodeUpTo(limit int) ([]byte, error) {
 	var b bytes.Buffer
 	for _, r := range m {
 		if !validKey(r.Key) {
@@ -63,16 +66,19 @@ func (m Message) Encode() ([]byte, error) {
 		b.WriteString(r.Value)
 		b.WriteByte(0)
 	}
-	if b.Len() > MaxMessage {
-		return nil, fmt.Errorf("encode message: %d bytes are more than %d", b.Len(), MaxMessage)
+	if b.Len() > limit {
+		return nil, fmt.Errorf("encode message: %d bytes are more than %d", b.Len(), limit)
 	}
 	return b.Bytes(), nil
 }
 
 // Decode reads the bytes of one message.
-func Decode(b []byte) (Message, error) {
-	if len(b) > MaxMessage {
-		return nil, fmt.Errorf("decode message: %d bytes are more than %d", len(b), MaxMessage)
+func Decode(b []byte) (Message, error) { return DecodeUpTo(b, MaxMessage) }
+
+// DecodeUpTo is Decode with another limit, for what was kept in a file.
+func DecodeUpTo(b []byte, limit int) (Message, error) {
+	if len(b) > limit {
+		return nil, fmt.Errorf("decode message: %d bytes are more than %d", len(b), limit)
 	}
 	var m Message
 	for len(b) > 0 {

@@ -30,6 +30,7 @@ type option func(*setup)
 type setup struct {
 	options cluster.Options
 	config  string
+	more    []string // further files of settings
 	images  []string
 }
 
@@ -104,6 +105,10 @@ func newSite(t *testing.T, options ...option) *site {
 	}
 	set.options.ReadOnlyBind = append(set.options.ReadOnlyBind, images.CacheDir()+":"+images.CacheDir())
 	set.options.Files = append(set.options.Files, writeFile(t, "berth.toml", set.config)+":/etc/berth/berth.toml")
+	for i, toml := range set.more {
+		name := fmt.Sprintf("%d.toml", i)
+		set.options.Files = append(set.options.Files, writeFile(t, name, toml)+":/etc/berth/conf.d/"+name)
+	}
 	s := &site{Cluster: cluster.Up(t, set.options), t: t}
 	s.startRegistry(set.images)
 	s.openFUSE()

@@ -100,8 +100,18 @@ type Container struct {
 	Memory    Share    // of the job's memory, for them
 	Scratch   string   // folder for them; %t and the like are left in
 	IDMap     bool     // use idmapped image mounts where the kernel can
-	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and %h are left in
+	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and the like are left in
 	Dev       string   // HostDev or MinimalDev
+
+	UserMounts         bool     // whether users may ask for paths of the node
+	UserMountsAllow    []string // cleaned absolute paths; empty: everything
+	UserMountsDeny     []string // cleaned absolute paths
+	UserMountsReadOnly []string // cleaned absolute paths
+	MountTimeout       time.Duration
+
+	EnvSet  []string // NAME=VALUE
+	EnvKeep []string // NAME or PREFIX*
+	EnvDrop []string // NAME or PREFIX*
 }
 
 // A Network says how registries are spoken to, whichever they are.

@@ -63,7 +63,11 @@ mirrors = ["a.example"]
 	want := defaults()
 	want.Store.Dir, want.Store.UserDir = "/site", "/site-user"
 	want.Resolve = Resolve{Timeout: 4 * time.Second, TTL: 0}
-	want.Container = Container{MountDir: true, Root: Writable, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t", IDMap: true, Dev: HostDev, Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"}}
+	want.Container = Container{
+		MountDir: true, Root: Writable, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t", IDMap: true, Dev: HostDev,
+		UserMounts: true, MountTimeout: 10 * time.Second,
+		Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"},
+	}
 	want.Registry = map[string]*Registry{
 		"quay.io":       {CA: "/etc/ca.pem", Mirrors: []string{"b.example/q"}},
 		"10.0.0.1:5000": {Insecure: true},
@@ -111,6 +115,9 @@ func TestErrorsNameFileAndKey(t *testing.T) {
 		{name: "zero deadline", site: "node.prepare_deadline = '0s'", want: "read %d/berth.toml: node.prepare_deadline: 0s is not more than zero", blame: fault.Site},
 		{name: "mount source", site: "container.mounts = ['db']", want: `read %d/berth.toml: container.mounts: "db": the source must begin with / or %h`, blame: fault.Site},
 		{name: "mount comma", site: "container.mounts = ['/a,/b']", want: `read %d/berth.toml: container.mounts: "/a,/b": a comma; write one mount per element`, blame: fault.Site},
+		{name: "mount percent", site: "container.mounts = ['/a/%x']", want: `read %d/berth.toml: container.mounts: "/a/%x": after % comes one of u, U, g, G, h, j, H and %`, blame: fault.Site},
+		{name: "rule's path", site: "container.user_mounts_deny = ['etc']", want: `read %d/berth.toml: container.user_mounts_deny: "etc" is not an absolute path`, blame: fault.Site},
+		{name: "a user's rule", user: "container.user_mounts = true", want: `read %d/user.toml: container.user_mounts is for the site to set, in /etc/berth/berth.toml`, blame: fault.User},
 		{name: "list of numbers", site: "container.mounts = [1]", want: `read %d/berth.toml: container.mounts: want a list of texts, as in ["a", "b"]`, blame: fault.Site},
 		{name: "mirror with scheme", site: "registry.x.mirrors = ['http://m']", want: `read %d/berth.toml: registry."x".mirrors: "http://m" is not HOST or HOST/PREFIX`, blame: fault.Site},
 		{name: "syntax", site: "\nstore = [", want: "read %d/berth.toml: line 2:", blame: fault.Site},

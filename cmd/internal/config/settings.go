@@ -186,8 +186,8 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Scratch },
 		},
 		{
-			Key: "container.mounts", Example: `["/db:ro", "/softs:ro", "/scratch/%u"]`, check: mountList,
-			Doc: "What every container sees of the host: SRC, SRC:FLAGS, SRC:DST or SRC:DST:FLAGS, with the flags of --container-mounts. %u is the user's name, %h the user's home, %% a percent sign. What does not exist on a node is left out.",
+			Key: "container.mounts", Example: `["/db:ro", "/softs:ro+required", "/scratch/%u", "/jobs/%j:/job"]`, check: mountList,
+			Doc: "What every container sees of the host: SRC, SRC:FLAGS, SRC:DST or SRC:DST:FLAGS, with the flags of --container-mounts. In paths, %u is the user's name, %U their number, %g and %G name and number of their group, %h their home, %j the job's number, %H the node's short name, %% a percent sign; where one of them is not known the mount is left out. What does not exist on a node is left out, too, unless the flag required is given.",
 			at:  func(c *Config, _ string) any { return &c.Container.Mounts },
 		},
 		{
@@ -196,9 +196,49 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Dev },
 		},
 		{
+			Key: "container.user_mounts",
+			Doc: "Whether users may ask for paths of the node in their containers. Like the next three, this protects defaults and not the kernel: who may make user namespaces can show themselves what they can read.",
+			at:  func(c *Config, _ string) any { return &c.Container.UserMounts },
+		},
+		{
+			Key: "container.user_mounts_allow", Example: `["/home", "/scratch", "/db"]`, check: pathList,
+			Doc: "What users may ask for: these paths and what is below. Empty allows everything. A path counts as what it really is after all symbolic links.",
+			at:  func(c *Config, _ string) any { return &c.Container.UserMountsAllow },
+		},
+		{
+			Key: "container.user_mounts_deny", Example: `["/etc", "/var/lib"]`, check: pathList,
+			Doc: "What users may not ask for: these paths, what is below, and the folders above, which would show them. It also keeps a job's folder and $TMPDIR out that lie there.",
+			at:  func(c *Config, _ string) any { return &c.Container.UserMountsDeny },
+		},
+		{
+			Key: "container.user_mounts_readonly", Example: `["/softs", "/db"]`, check: pathList,
+			Doc: "What becomes read-only when users ask for it: these paths, what is below, and the folders above.",
+			at:  func(c *Config, _ string) any { return &c.Container.UserMountsReadOnly },
+		},
+		{
+			Key: "container.mount_timeout", check: notNegative,
+			Doc: "How long the source of a mount may take to answer before the container fails, or starts without it where it need not be there. 0s waits for ever.",
+			at:  func(c *Config, _ string) any { return &c.Container.MountTimeout },
+		},
+		{
 			Key: "container.idmap",
 			Doc: "Whether the files of an image appear as the user's own, by idmapped mounts, where the kernel can (squashfs: Linux 6.2). false makes every node behave like one with an older kernel: they belong to nobody.",
 			at:  func(c *Config, _ string) any { return &c.Container.IDMap },
+		},
+		{
+			Key: "container.env.set", Example: `["OMPI_MCA_btl=^openib"]`, check: variableList,
+			Doc: "Variables of every container, NAME=VALUE: they replace the host's and the image's, but not what the user asks for by --env or --container-env.",
+			at:  func(c *Config, _ string) any { return &c.Container.EnvSet },
+		},
+		{
+			Key: "container.env.keep", Example: `["http_proxy", "OMPI_MCA_*"]`, check: variableNames,
+			Doc: "Variables that keep the host's value although the image sets them; a * at the end stands for all that begin so. What a scheduler sets for its tasks (SLURM_*, PMI_*, PMIX_*, PBS_* and the like) is always kept.",
+			at:  func(c *Config, _ string) any { return &c.Container.EnvKeep },
+		},
+		{
+			Key: "container.env.drop", Example: `["LD_PRELOAD", "LMOD_*", "MODULEPATH"]`, check: variableNames,
+			Doc: "Variables of the host that containers do not get, unless the user asks for them by --env or --container-env; a * at the end stands for all that begin so.",
+			at:  func(c *Config, _ string) any { return &c.Container.EnvDrop },
 		},
 		{
 			Key: "registry.*.insecure", Open: true,
@@ -239,16 +279,19 @@ func defaults() *Config {
 			PBSJobs:  "/var/spool/pbs/mom_priv/jobs",
 			JobFacts: []string{"squeue", "-h", "-j%j", "-o%A|%P|%a"},
 		},
-		Resolve:   Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
-		Container: Container{MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t"},
-		Devices:   defaultDevices(),
-		Login:     Login{HelperTimeout: 5 * time.Second},
-		Grants:    Grants{TTL: 12 * time.Hour},
-		Network:   defaultNetwork(),
-		Limits:    defaultLimits(),
-		Policy:    Policy{Default: Allow},
-		Registry:  map[string]*Registry{},
-		origin:    map[string]Origin{},
+		Resolve: Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
+		Container: Container{
+			MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t",
+			UserMounts: true, MountTimeout: 10 * time.Second,
+		},
+		Devices:  defaultDevices(),
+		Login:    Login{HelperTimeout: 5 * time.Second},
+		Grants:   Grants{TTL: 12 * time.Hour},
+		Network:  defaultNetwork(),
+		Limits:   defaultLimits(),
+		Policy:   Policy{Default: Allow},
+		Registry: map[string]*Registry{},
+		origin:   map[string]Origin{},
 	}
 }
 
