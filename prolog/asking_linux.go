@@ -26,7 +26,7 @@ func isRefusal(err error) bool {
 // asking calls ask, which starts a fetcher: without a login at first, and once
 // more with the user's, if the registry refuses and the user has one.
 func (w *worker) asking(ctx context.Context, ask func() error) error {
-	err := ask()
+	err := w.noting(ask())
 	if !isRefusal(err) || !w.login.IsZero() || ctx.Err() != nil {
 		return err
 	}
@@ -35,15 +35,27 @@ func (w *worker) asking(ctx context.Context, ask func() error) error {
 		w.login, w.lookErr = w.findLogin(ctx)
 	}
 	if w.login.IsZero() {
-		return loginWanted(w.req.Image, err, w.lookErr)
+		return withoutLogin(w.req.Image, err, w.lookErr)
 	}
 	w.log.WithField("login", w.login.String()).Info("asking again")
-	return ask()
+	return w.noting(ask())
 }
 
-// findLogin looks in the files of the job's user. From here on this process may
-// hold a secret.
+// noting remembers a refusal.
+func (w *worker) noting(err error) error {
+	if isRefusal(err) {
+		w.refusal = err
+	}
+	return err
+}
+
+// findLogin takes the login that the job's session gave; before that was asked,
+// it looks in the files of the job's user. From here on this process may hold a
+// secret.
 func (w *worker) findLogin(ctx context.Context) (credentials.Login, error) {
+	if w.handed != nil {
+		return w.handed.login, w.handed.err
+	}
 	ref, err := imagecache.ParseReference(w.req.Image)
 	if err != nil || w.req.UID == 0 {
 		return credentials.Login{}, err
@@ -109,15 +121,15 @@ func systemUser(uid uint32) (looker, error) {
 	return who, nil
 }
 
-// loginWanted adds to a registry's refusal what the user can do about it, and
+// withoutLogin adds to a registry's refusal what the user can do about it, and
 // why no login was found, where that is not known.
-func loginWanted(image string, refusal, why error) error {
+func withoutLogin(image string, refusal, why error) error {
 	f := &fault.Error{Op: refusal.Error(), Blame: fault.Of(refusal), Remedy: fault.Remedy(refusal)}
 	if why != nil {
 		f.Op += fmt.Sprintf(" (no login was found: %v)", why)
 	}
 	if ref, err := imagecache.ParseReference(image); err == nil {
-		f.Remedy += "; private images in jobs want a login in your home folder: berth login " + ref.Host()
+		f.Remedy += "; private images in jobs want a login that the job finds: berth login " + ref.Host()
 	}
 	return &refusedError{f}
 }

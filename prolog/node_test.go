@@ -92,7 +92,12 @@ func berth(file string, args []string) error {
 	case "node prepare":
 		return Prepare(ctx, cfg.Config, os.Stdin)
 	case "node worker":
-		return Work(ctx, logrus.New(), cfg.Config, args[2])
+		if len(args) > 3 && args[3] == "--login" {
+			login := os.NewFile(4, "login")
+			defer login.Close()
+			return Work(ctx, logrus.New(), cfg.Config, args[2], login)
+		}
+		return Work(ctx, logrus.New(), cfg.Config, args[2], nil)
 	case "node look":
 		_, err := cfg.lookWithin(ctx, time.Minute, userOf("/"), LoginRequest{Registry: "quay.io", Home: "/"})
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/wire"
@@ -29,7 +30,13 @@ import (
 //
 // Preparing the same image for the same job again finds the worker at work, or
 // its outcome; only after a failure that is no longer fresh it starts over.
+//
+// A message with the key login brings the user's login from the job's session:
+// it is for a preparation that wanted one, and goes to the worker on a pipe.
 func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
+	if err := credentials.Guard(); err != nil {
+		return err
+	}
 	m, err := readMessage(r)
 	if err != nil {
 		return err
@@ -64,18 +71,47 @@ func start(ctx context.Context, cfg Config, req jobstate.Request, m wire.Message
 	if err != nil {
 		return folder, err
 	}
-	lock, err := folder.TryLock()
+	login := m.Get("login")
+	lock, err := takeLock(ctx, folder, login != "")
 	if err != nil || lock == nil {
 		return folder, err // nil: a worker is at it
 	}
 	defer lock.Close() // the worker's copy keeps it locked
-	if settled, err := alreadySettled(folder); settled || err != nil {
+	if settled, err := alreadySettled(folder, login != ""); settled || err != nil {
 		return folder, err
 	}
 	if state, ok := atOnce(ctx, cfg, req); ok {
 		return folder, folder.SetState(state)
 	}
-	return folder, startWorker(cfg, folder, lock)
+	return folder, startWorker(cfg, folder, lock, login)
+}
+
+// endingLimit bounds how long a worker that has recorded its outcome may take to
+// end.
+const endingLimit = 5 * time.Second
+
+// takeLock takes the folder's lock, or returns nil if somebody has it who works.
+// Who brings a login waits for a worker that has said that it wants one and is
+// about to end.
+func takeLock(ctx context.Context, folder jobstate.Folder, login bool) (*os.File, error) {
+	ctx, cancel := context.WithTimeout(ctx, endingLimit)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lock, err := folder.TryLock()
+		if lock != nil || err != nil || !login {
+			return lock, err
+		}
+		if s, err := folder.State(); err != nil || s.LoginWanted == nil {
+			return nil, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
 }
 
 // atOnce prepares a pinned image that the node has and that the user may use, as
@@ -115,15 +151,16 @@ func (w *worker) atOnce(ctx context.Context, st *store.Store, d store.Digest) (*
 	return ready, err == nil
 }
 
-// alreadySettled says whether a former worker's outcome stands. It runs under
-// the folder's lock.
-func alreadySettled(folder jobstate.Folder) (bool, error) {
+// alreadySettled says whether a former worker's outcome stands, also against a
+// login that has come. It runs under the folder's lock.
+func alreadySettled(folder jobstate.Folder, login bool) (bool, error) {
 	s, err := folder.State()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err == nil && s.Ready != nil:
 		return true, nil
+	case err == nil && login && s.LoginWanted != nil:
 	case err == nil && time.Since(s.Time) < jobstate.FreshFor:
 		return true, nil
 	}
@@ -131,8 +168,9 @@ func alreadySettled(folder jobstate.Folder) (bool, error) {
 }
 
 // startWorker starts `berth node worker FOLDER` in a session of its own, with
-// the folder's lock as descriptor 3, and leaves it.
-func startWorker(cfg Config, folder jobstate.Folder, lock *os.File) error {
+// the folder's lock as descriptor 3, and leaves it. A login, if there is one, it
+// reads from descriptor 4.
+func startWorker(cfg Config, folder jobstate.Folder, lock *os.File, login string) error {
 	log, err := os.OpenFile(folder.LogPath(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -149,8 +187,41 @@ func startWorker(cfg Config, folder jobstate.Folder, lock *os.File) error {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if login != "" {
+		return startWithLogin(cmd, login)
+	}
+	return startAndLeave(cmd)
+}
+
+func startAndLeave(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)
 	}
 	return cmd.Process.Release()
+}
+
+// handOverLimit bounds how long a worker may take to begin to read.
+const handOverLimit = 10 * time.Second
+
+// startWithLogin is startAndLeave for a worker that is to read a login.
+func startWithLogin(cmd *exec.Cmd, login string) error {
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	cmd.Args = append(cmd.Args, "--login")
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	err = startAndLeave(cmd)
+	theirs.Close()
+	if err != nil {
+		return err
+	}
+	if err := ours.SetWriteDeadline(time.Now().Add(handOverLimit)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(ours, login); err != nil {
+		return fmt.Errorf("hand the login to the worker: %w", err)
+	}
+	return nil
 }

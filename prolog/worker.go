@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -20,9 +21,10 @@ import (
 
 // Work is `berth node worker FOLDER`, which only Prepare starts: it prepares
 // what the request in the folder asks for and records the outcome. It inherits
-// the folder's lock as descriptor 3 and holds it until it ends. The error
-// means that the outcome could not be recorded.
-func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string) error {
+// the folder's lock as descriptor 3 and holds it until it ends. From login it
+// reads what the job's session said of the user's login; nil where nobody was
+// asked. The error means that the outcome could not be recorded.
+func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string, login io.Reader) error {
 	began := time.Now()
 	folder := jobstate.Existing(path)
 	if err := announce(folder); err != nil {
@@ -36,6 +38,11 @@ func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string) 
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PrepareDeadline, errDeadline(cfg.PrepareDeadline))
 	defer cancel()
 	w := &worker{cfg: cfg, log: log, folder: folder, req: req}
+	if login != nil {
+		if err := w.takeLogin(login); err != nil {
+			return err
+		}
+	}
 	state := w.prepare(ctx)
 	state.Time, state.Seconds = time.Now(), time.Since(began).Seconds()
 	return folder.SetState(state)
@@ -79,6 +86,8 @@ type worker struct {
 	login    credentials.Login
 	looked   bool  // for login
 	lookErr  error // why it is not known whether there is one
+	handed   *handed
+	refusal  error // the registry's, to whoever asked last
 
 	telling sync.Mutex // for what follows, and shout
 	meter   imagecache.Meter
@@ -93,7 +102,7 @@ func (w *worker) prepare(ctx context.Context) jobstate.State {
 	}
 	if err != nil {
 		w.log.WithError(err).Error("prepare")
-		return jobstate.State{Failure: fault.NewMessage(err)}
+		return jobstate.State{Failure: fault.NewMessage(err), LoginWanted: w.loginWanted(err)}
 	}
 	w.log.WithField("digest", ready.Digest).Info("ready")
 	return jobstate.State{Ready: ready, Hit: w.hit}

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -84,8 +85,18 @@ static int place_descriptors(const struct child *c, int *status) {
   return 0;
 }
 
-static int prepare(const struct child *c, int *status) {
+/* The parent may have ended before the kernel was asked to tell. */
+static int tie_to(pid_t parent) {
+  if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+    return -1;
+  errno = ECHILD;
+  return getppid() == parent ? 0 : -1;
+}
+
+static int prepare(const struct child *c, pid_t parent, int *status) {
   reset_signals();
+  if (c->ends_with_us && tie_to(parent) < 0)
+    return -1;
   if (place_descriptors(c, status) < 0)
     return -1;
   if (c->as_root && become_root() < 0)
@@ -101,11 +112,11 @@ static int prepare(const struct child *c, int *status) {
   return 0;
 }
 
-__attribute__((noreturn)) static void run(const struct child *c, int status) {
+__attribute__((noreturn)) static void run(const struct child *c, pid_t parent, int status) {
   pid_t pid = c->orphan ? fork() : 0;
   if (pid > 0)
     _exit(0);
-  if (pid == 0 && prepare(c, &status) == 0)
+  if (pid == 0 && prepare(c, parent, &status) == 0)
     execve(c->path, c->argv, c->env);
   int why = errno;
   ssize_t n = write(status, &why, sizeof(why));
@@ -126,9 +137,10 @@ pid_t child_start(const struct child *c) {
   int status[2];
   if (pipe2(status, O_CLOEXEC) < 0)
     return -1;
+  pid_t parent = getpid();
   pid_t pid = fork();
   if (pid == 0)
-    run(c, status[1]);
+    run(c, parent, status[1]);
   close(status[1]);
   if (pid < 0) {
     close(status[0]);
@@ -182,4 +194,40 @@ bool child_end(pid_t pid, bool own_session, int timeout_ms, int *status) {
   while (waitpid(pid, status, 0) < 0 && errno == EINTR)
     continue;
   return false;
+}
+
+/* Reads what is there; what does not fit is dropped. False at the end. */
+static bool drain(struct child_output *o) {
+  char rest[512];
+  bool full = o->len + 1 >= o->cap;
+  ssize_t n =
+      full ? read(o->fd, rest, sizeof(rest)) : read(o->fd, o->buf + o->len, o->cap - 1 - o->len);
+  if (n < 0)
+    return errno == EINTR;
+  o->over |= full && n > 0;
+  if (!full)
+    o->len += (size_t)n;
+  o->buf[o->len] = '\0';
+  return n > 0;
+}
+
+void child_collect(struct child_output *out, int count, long long deadline) {
+  for (;;) {
+    struct pollfd fds[2];
+    int open_count = 0;
+    for (int i = 0; i < count; i++) {
+      fds[i] = (struct pollfd){.fd = out[i].fd, .events = POLLIN};
+      open_count += out[i].fd >= 0;
+    }
+    long long left = deadline - child_clock_ms();
+    if (open_count == 0 || left <= 0)
+      return;
+    if (poll(fds, (nfds_t)count, (int)left) < 0 && errno != EINTR)
+      return;
+    for (int i = 0; i < count; i++)
+      if (fds[i].fd >= 0 && fds[i].revents != 0 && !drain(&out[i])) {
+        close(out[i].fd);
+        out[i].fd = -1;
+      }
+  }
 }

@@ -8,6 +8,7 @@
 #define BERTH_CHILD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 struct child {
@@ -22,6 +23,17 @@ struct child {
   bool own_session;
   /* Not our child but init's, so that nobody here has to wait for it. */
   bool orphan;
+  /* It gets SIGTERM when this process, which has one thread, ends. */
+  bool ends_with_us;
+};
+
+/* What is read from one end of a pipe; -1 once that is at its end. */
+struct child_output {
+  int fd;
+  char *buf;
+  size_t cap; /* one more than what fits; the rest is read and dropped */
+  size_t len;
+  bool over; /* there was more than fits */
 };
 
 /* The environment of every program that runs as root. */
@@ -45,6 +57,9 @@ bool child_wait(pid_t pid, int timeout_ms, int *status);
  * process group if it has its own session. Returns what child_wait returned.
  */
 bool child_end(pid_t pid, bool own_session, int timeout_ms, int *status);
+
+/* child_collect reads until all ends are closed, or the deadline (child_clock_ms). */
+void child_collect(struct child_output *out, int count, long long deadline);
 
 /* Milliseconds of a clock that nobody sets. */
 long long child_clock_ms(void);

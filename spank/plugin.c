@@ -11,7 +11,7 @@
  * | job_prolog           | a process of slurmd's        | root                        | berth node prepare (prolog)  |
  * | user_init            | slurmstepd, once per step    | root/user/root              | berth-create step (helper)   |
  * | task_init_privileged | forked task, one thread      | root                        | offer a socket (wait)        |
- * | task_init            | forked task, one thread      | user                        | wait, join (wait)            |
+ * | task_init            | forked task, one thread      | user                        | wait, login, join (wait)     |
  * | task_post_fork       | slurmstepd, tasks are forked | root                        | close the control socket     |
  * | job_epilog           | a process of slurmd's        | root                        | berth node cleanup (prolog)  |
  *
@@ -138,7 +138,7 @@ EXPORT int slurm_spank_task_init(spank_t sp, int argc, char **argv) {
   (void)argc;
   (void)argv;
   if (request.image != NULL)
-    wait_join(sp, &request, config.commands);
+    wait_join(sp, &request, &config);
   return 0;
 }
 

@@ -17,6 +17,7 @@
 #include "devices.h"
 #include "failure.h"
 #include "join.h"
+#include "login.h"
 
 #define REMEDY_ADMIN "this is for the cluster's admin: slurmd's log on this node says more"
 #define REMEDY_RETRY "submit the job again; if it happens again, tell the cluster's admin"
@@ -238,9 +239,35 @@ static void print_notes(const struct answer *a) {
       failure_progress(rec.value);
 }
 
-/* Waits for the answer that decides; prints progress meanwhile. */
-static void await(struct answer *a) {
+/*
+ * The helper asks one task of the node, and each time it does it gets an answer.
+ * A helper that is gone is noticed by receive.
+ */
+static void tell_login(spank_t sp, const char *berth, const char *reference) {
+  static struct login l;
+  static char buf[WIRE_MAX];
+  struct wire_writer w;
+  char **env = NULL;
+  wire_start(&w, buf, sizeof(buf));
+  if (spank_get_item(sp, S_JOB_ENV, &env) != ESPANK_SUCCESS || env == NULL)
+    wire_add(&w, "login_error", "the job's environment is not known");
+  else if (login_find(berth, reference, env, LOGIN_LIMIT_MS, &l))
+    wire_add(&w, "login", l.answer);
+  else
+    wire_add(&w, "login_error", l.why);
+  send(reply, w.buf, w.len, MSG_NOSIGNAL);
+  login_forget(&l);
+  explicit_bzero(buf, sizeof(buf));
+}
+
+/* Waits for the answer that decides; meanwhile prints progress, and says which
+ * login the user has. */
+static void await(spank_t sp, const char *berth, struct answer *a) {
   while (receive(a)) {
+    if (get(a, "login")[0] != '\0') {
+      tell_login(sp, berth, get(a, "login"));
+      continue;
+    }
     if (get(a, "progress")[0] != '\0') {
       failure_progress(get(a, "progress"));
       continue;
@@ -313,17 +340,17 @@ static void serve_commands(spank_t sp, const char *program, char name[COMMANDS_N
     failure_keep(REMEDY_ADMIN, "cannot start %s: %s", program, strerror(errno));
 }
 
-void wait_join(spank_t sp, const struct request *r, const char *commands) {
+void wait_join(spank_t sp, const struct request *r, const struct config *config) {
   static struct answer a;
   struct join_error err;
   char name[COMMANDS_NAME_SIZE] = "";
   if (!failure_kept() && local_task(sp) == 0)
     tell_needs(sp, r);
   if (!failure_kept())
-    await(&a);
+    await(sp, config->berth, &a);
   bool slurm = !failure_kept() && strcmp(get(&a, "slurm"), "1") == 0;
   if (slurm)
-    serve_commands(sp, commands, name);
+    serve_commands(sp, config->commands, name);
   if (!failure_kept() && enter(sp, r, &a, &err) < 0)
     failure_keep(err.remedy == NULL ? REMEDY_ADMIN : err.remedy, "%s", err.text);
   if (slurm && !failure_kept() && commands_offer(sp, name) < 0)

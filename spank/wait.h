@@ -9,6 +9,7 @@
 
 #include <slurm/spank.h>
 
+#include "config.h"
 #include "request.h"
 
 /* wait_offer runs in task_init_privileged. It closes control in this process. */
@@ -16,9 +17,9 @@ void wait_offer(spank_t sp, int control);
 
 /*
  * wait_join runs in task_init. It returns in the container, or ends the
- * process with exit code 1. commands is the program that serves Slurm's
- * commands (commands.h).
+ * process with exit code 1. config names the programs that it may start: berth
+ * for a login (login.h), and what serves Slurm's commands (commands.h).
  */
-void wait_join(spank_t sp, const struct request *r, const char *commands);
+void wait_join(spank_t sp, const struct request *r, const struct config *config);
 
 #endif

@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/cmd/internal/site"
+	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/devices"
 	"github.com/berth-hpc/berth/launcher/step"
@@ -21,6 +22,10 @@ import (
 // runStep is `berth-create step`: root, with the control socket as descriptor
 // 3, an environment that the plugin fixed, and no terminal.
 func runStep(ctx context.Context) error {
+	// It may come to hold a login.
+	if err := credentials.Guard(); err != nil {
+		return err
+	}
 	control, err := launcher.NewSocket(3)
 	if err != nil {
 		return err
@@ -57,7 +62,7 @@ func scratch(c *config.Container, memory int64) launcher.Scratch {
 // A broken node has no image for anybody.
 type broken struct{ err error }
 
-func (b broken) Image(context.Context, *step.Request, func(string)) (step.Image, error) {
+func (b broken) Image(context.Context, *step.Request, step.User) (step.Image, error) {
 	return nil, b.err
 }
 
@@ -120,7 +125,7 @@ const (
 	pinInner = "user2"
 )
 
-func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)) (step.Image, error) {
+func (n *node) Image(ctx context.Context, r *step.Request, user step.User) (step.Image, error) {
 	req := jobstate.Request{
 		Job: n.id(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
 	}
@@ -128,7 +133,10 @@ func (n *node) Image(ctx context.Context, r *step.Request, progress func(string)
 	if err != nil {
 		return nil, err
 	}
-	ready, err := folder.Wait(ctx, progress)
+	ready, err := folder.Wait(ctx, user.Tell)
+	if wanted, ok := errors.AsType[*jobstate.LoginWantedError](err); ok {
+		ready, err = n.withLogin(ctx, req, user, wanted)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ func (c *credentialCmd) Run(ctx context.Context, s *session) error {
 	if err := inherited(unix.S_IFIFO, unix.S_IFSOCK); err != nil {
 		return err
 	}
+	unix.CloseOnExec(3) // helper programs have no business there
 	if err := guardSecrets(); err != nil {
 		return err
 	}

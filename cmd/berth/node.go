@@ -144,6 +144,7 @@ func nodeFault(command string, err error) error {
 // nodeWorkerCmd prepares one image, detached from whoever asked for it.
 type nodeWorkerCmd struct {
 	Folder string `arg:"" help:"The folder of the request."`
+	Login  bool   `help:"Read what the job's session says of the user's login from descriptor 4."`
 }
 
 // Run logs to standard error, which is the preparation's log.
@@ -157,7 +158,16 @@ func (c *nodeWorkerCmd) Run(ctx context.Context, s *session) error {
 	}
 	s.log.SetLevel(max(s.log.GetLevel(), logrus.InfoLevel))
 	s.log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true})
-	return nodeFault("worker", prolog.Work(ctx, s.log, cfg, c.Folder))
+	return nodeFault("worker", prolog.Work(ctx, s.log, cfg, c.Folder, c.login()))
+}
+
+// login is nil where nobody asked the job's session.
+func (c *nodeWorkerCmd) login() io.Reader {
+	if !c.Login {
+		return nil
+	}
+	unix.CloseOnExec(4)
+	return os.NewFile(4, "login")
 }
 
 // nodeFetchCmd speaks to a registry, without rights.
@@ -232,6 +242,8 @@ func stateOf(p prolog.Preparation) string {
 		return "busy: " + orDash(p.Progress)
 	case p.State == nil:
 		return "stopped without an outcome"
+	case p.State.LoginWanted != nil:
+		return "wants a login from the job's tasks: " + p.State.Failure.Text
 	case p.State.Failure != nil:
 		return "failed: " + p.State.Failure.Text
 	case p.State.Hit:

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -100,7 +101,10 @@ func (h *Helpers) run(ctx context.Context, name, action string, input []byte) ([
 	cmd := exec.CommandContext(ctx, program, action)
 	cmd.Env, cmd.Dir = append([]string{}, h.Environ...), "/" // never nil, which is ours
 	cmd.Stdin, cmd.Stdout = bytes.NewReader(input), out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Pdeathsig follows the thread that forked.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = pipeDelay
 	err = cmd.Run()

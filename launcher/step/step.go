@@ -12,7 +12,8 @@
 //
 // and on task 0's reply socket, from the user: the paths of the job. Every
 // task gets one answer, the container's namespaces or an error. Task 0 also
-// gets progress lines. The helper ends when every task has its answer, or
+// gets progress lines, and is asked for the user's login where a registry wants
+// one that the node did not find. The helper ends when every task has its answer, or
 // when slurmstepd and all tasks that wait are gone.
 package step
 
@@ -32,14 +33,25 @@ import (
 // A Node is what the helper needs of the node it runs on.
 type Node interface {
 	// Image waits until the step's image is on the node, starting its
-	// preparation if nobody did. progress gets lines for the user.
-	Image(ctx context.Context, r *Request, progress func(line string)) (Image, error)
+	// preparation if nobody did.
+	Image(ctx context.Context, r *Request, user User) (Image, error)
 	// Catalogue opens what the node has of devices (devices.Catalogue); nil for
 	// none.
 	Catalogue(ctx context.Context) (*os.File, error)
 	// UserNamespaces returns the namespaces that all containers of the job on
 	// this node share, and makes them for the first.
 	UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error)
+}
+
+// A User is the step's user, to a Node, by way of local task 0.
+type User interface {
+	// Tell gets a line for the user.
+	Tell(line string)
+	// Login asks the job's session for the login for the step's image. What it
+	// returns is what the user's process wrote, by credentials.WriteAnswer if it
+	// is Berth's own; an error says why there is nothing, ErrNoSession that
+	// nobody can be asked.
+	Login(ctx context.Context) (string, error)
 }
 
 // An Image is an image on the node.
@@ -160,14 +172,27 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
 func waitForImage(ctx context.Context, req *Request, tasks *tasks, node Node) (Image, error) {
 	lines := make(chan string, 1)
 	go tasks.report(ctx, lines)
-	return node.Image(ctx, req, func(line string) {
-		select { // only the latest line matters
-		case <-lines:
-		default:
-		}
-		lines <- line
-	})
+	return node.Image(ctx, req, &user{tasks: tasks, image: req.Image, lines: lines})
 }
+
+// A user is the User of one step.
+type user struct {
+	tasks *tasks
+	image string
+	lines chan string // has room for one
+}
+
+// Tell implements User: only the latest line matters.
+func (u *user) Tell(line string) {
+	select {
+	case <-u.lines:
+	default:
+	}
+	u.lines <- line
+}
+
+// Login implements User.
+func (u *user) Login(ctx context.Context) (string, error) { return u.tasks.login(ctx, u.image) }
 
 func build(ctx context.Context, req *Request, view *view, users *launcher.UserNamespaces, image Image, node Node, set Settings) (*launcher.Container, error) {
 	catalogue, err := node.Catalogue(ctx)

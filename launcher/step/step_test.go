@@ -18,11 +18,11 @@ import (
 // A fakeNode has no image: what is tested here is the conversation. Real
 // containers come from the tests of launcher and from whole clusters.
 type fakeNode struct {
-	image func(ctx context.Context, progress func(string)) error
+	image func(ctx context.Context, user User) error
 }
 
-func (n fakeNode) Image(ctx context.Context, _ *Request, progress func(string)) (Image, error) {
-	return nil, n.image(ctx, progress)
+func (n fakeNode) Image(ctx context.Context, _ *Request, user User) (Image, error) {
+	return nil, n.image(ctx, user)
 }
 
 func (fakeNode) Catalogue(context.Context) (*os.File, error) { return nil, nil }
@@ -31,10 +31,10 @@ func (fakeNode) UserNamespaces(context.Context, uint32, launcher.User) (*launche
 	return nil, errors.New("not reached")
 }
 
-func untilEnd(ctx context.Context, _ func(string)) error { <-ctx.Done(); return ctx.Err() }
+func untilEnd(ctx context.Context, _ User) error { <-ctx.Done(); return ctx.Err() }
 
-func fail(cause error) func(context.Context, func(string)) error {
-	return func(context.Context, func(string)) error { return cause }
+func fail(cause error) func(context.Context, User) error {
+	return func(context.Context, User) error { return cause }
 }
 
 // A plugin plays slurmstepd and its tasks.
@@ -150,7 +150,7 @@ func TestEveryTaskHearsTheError(t *testing.T) {
 // The control socket closes when all tasks have asked: those go on waiting.
 func TestTasksWaitAfterTheControlSocketCloses(t *testing.T) {
 	release := make(chan struct{})
-	p := start(t, fakeNode{func(ctx context.Context, _ func(string)) error {
+	p := start(t, fakeNode{func(ctx context.Context, _ User) error {
 		select {
 		case <-release:
 			return errors.New("late")

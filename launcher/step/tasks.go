@@ -37,6 +37,7 @@ type answer struct {
 type tasks struct {
 	want int
 	view chan *view    // task 0's, once
+	read chan struct{} // closed when task 0's view was read, or cannot be
 	gone chan struct{} // closed when nobody can ask any more, or all were told
 
 	mu     sync.Mutex
@@ -48,7 +49,7 @@ type tasks struct {
 }
 
 func newTasks(want int) *tasks {
-	return &tasks{want: want, view: make(chan *view, 1), gone: make(chan struct{})}
+	return &tasks{want: want, view: make(chan *view, 1), read: make(chan struct{}), gone: make(chan struct{})}
 }
 
 // add takes a task: files are its reply socket and, for task 0, its mount
@@ -71,6 +72,7 @@ func (t *tasks) add(id int, files []*os.File) {
 // readView waits for task 0's paths. A task that died before it sent them
 // leaves the view out; slurmstepd then ends the step.
 func (t *tasks) readView(reply, mounts *os.File) {
+	defer close(t.read)
 	p, err := launcher.ReceivePacket(reply, wire.MaxMessage)
 	if err != nil {
 		mounts.Close()

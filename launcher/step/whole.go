@@ -28,7 +28,7 @@ func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Se
 	var image Image // none for a file of the user's
 	if !req.imageIsFile() {
 		var err error
-		if image, err = node.Image(ctx, req, progress); err != nil {
+		if image, err = node.Image(ctx, req, absent(progress)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -43,6 +43,15 @@ func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Se
 	}
 	return c, users, nil
 }
+
+// absent is the User of a job whose tasks are not there yet.
+type absent func(line string)
+
+// Tell implements User.
+func (a absent) Tell(line string) { a(line) }
+
+// Login implements User.
+func (absent) Login(context.Context) (string, error) { return "", ErrNoSession }
 
 func namespacesFault(err error) error {
 	return fault.Wrap("create user namespaces", "", fault.Site,

@@ -46,9 +46,14 @@ func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Fold
 	if f.Settled() {
 		return f, nil
 	}
-	message, err := r.message()
+	return f, prepare(ctx, berth, r, "")
+}
+
+// prepare runs `berth node prepare`; login is "" or as Again has it.
+func prepare(ctx context.Context, berth []string, r Request, login string) error {
+	message, err := r.message(login)
 	if err != nil {
-		return f, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
@@ -57,23 +62,27 @@ func Ensure(ctx context.Context, berth []string, runDir string, r Request) (Fold
 	// The worker outlives the command and must not hold its output open.
 	cmd.WaitDelay = time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return f, fault.Wrap("start the preparation of the image", "", fault.Site,
+		return fault.Wrap("start the preparation of the image", "", fault.Site,
 			"tell your administrator; on this node `berth node status` and /run/berth/jobs/<job>/prepare/*/log say more",
 			fmt.Errorf("%w: %s", err, fault.Clean(strings.TrimSpace(string(out)))))
 	}
-	return f, nil
+	return nil
 }
 
 // message is what `berth node prepare` reads. It returns at once: the caller
 // waits itself.
-func (r Request) message() ([]byte, error) {
+func (r Request) message(login string) ([]byte, error) {
 	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
-	return wire.Message{
+	m := wire.Message{
 		{Key: "job", Value: string(r.Job)},
 		{Key: "uid", Value: number(r.UID)},
 		{Key: "gid", Value: number(r.GID)},
 		{Key: "image", Value: r.Image},
 		{Key: "digest", Value: r.Digest},
 		{Key: "wait", Value: "0"},
-	}.Encode()
+	}
+	if login != "" {
+		m = m.Add("login", login)
+	}
+	return m.Encode()
 }

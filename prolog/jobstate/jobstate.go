@@ -57,7 +57,10 @@ func (r Request) Key() string {
 type State struct {
 	Ready   *Ready         `json:"ready,omitempty"`
 	Failure *fault.Message `json:"failure,omitempty"`
-	Time    time.Time      `json:"time"` // when it was written
+	// LoginWanted says of a failure that a login from the job's own session
+	// might change it; where nobody brings one, the failure stands.
+	LoginWanted *LoginWanted `json:"login_wanted,omitempty"`
+	Time        time.Time    `json:"time"` // when it was written
 	// Hit says that the image was in the store before; Seconds how long the
 	// preparation took.
 	Hit     bool    `json:"hit"`

@@ -26,7 +26,8 @@ const (
 )
 
 // Wait returns the outcome of a preparation that has been started (see
-// Ensure): where the image is, or the failure as a fault.Error. progress, if
+// Ensure): where the image is, or the failure as a fault.Error, as a
+// LoginWantedError where a login might change it. progress, if
 // not nil, gets each new line for the user. A worker that died without an
 // outcome is a failure too. When ctx ends, its error is returned.
 func (f Folder) Wait(ctx context.Context, progress func(line string)) (Ready, error) {
@@ -108,7 +109,10 @@ func (f Folder) outcome() (State, error) {
 }
 
 func (s State) result() (Ready, error) {
-	if s.Failure != nil {
+	switch {
+	case s.LoginWanted != nil:
+		return Ready{}, &LoginWantedError{*s.LoginWanted, s.Failure.Err()}
+	case s.Failure != nil:
 		return Ready{}, s.Failure.Err()
 	}
 	return *s.Ready, nil

@@ -50,7 +50,7 @@ func needSlurmHeaders(t *testing.T) {
 func TestUnits(t *testing.T) {
 	needSlurmHeaders(t)
 	args := []string{"-fsanitize=address,undefined", "testdata/unit.c", joinDir + "/join.c", joinDir + "/filter.c", joinDir + "/wire.c"}
-	for _, part := range []string{"options", "cmdline", "check", "request", "failure", "child", "config"} {
+	for _, part := range []string{"options", "cmdline", "check", "request", "failure", "child", "login", "config"} {
 		args = append(args, filepath.Join(pluginDir, part+".c"))
 	}
 	unit := compile(t, "unit", args...)

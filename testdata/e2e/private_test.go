@@ -19,9 +19,9 @@ const (
 	alicesImage   = closed + "/alice/tiny:1"
 )
 
-func closedSite(t *testing.T) *site {
+func closedSite(t *testing.T, options ...option) *site {
 	t.Helper()
-	s := newSite(t, withConfig(fmt.Sprintf("[registry.%q]\ninsecure = true\n[container]\n", closed)))
+	s := newSite(t, append([]option{withConfig(fmt.Sprintf("[registry.%q]\ninsecure = true\n[container]\n", closed))}, options...)...)
 	s.startClosed("open", "")
 	if r := s.as(t, "alice", "berth push "+tiny+" "+alicesImage); r.Code != 0 {
 		t.Fatal(r)
@@ -97,19 +97,26 @@ func TestPrivateImages(t *testing.T) {
 	if r := s.as(t, "bob", "timeout 20 srun --jobid="+id+" --overlap true"); r.Code == 0 {
 		t.Errorf("bob in alice's job: %v", r)
 	}
+	s.secretIsNowhere(t, "n1")
+	s.With(t).MustRun(t.Context(), "ctl", "root", "scancel", id)
+	s.ended(t, id, 30*time.Second)
+	s.clean(t)
+}
+
+// secretIsNowhere looks for alice's password on a node: in Berth's files, logs,
+// core dumps, and what processes show.
+func (s *site) secretIsNowhere(t *testing.T, node string) {
+	t.Helper()
 	for _, secret := range []string{alicePassword, base64.StdEncoding.EncodeToString([]byte("alice:" + alicePassword))} {
 		// Encoded, so that the search does not find itself.
 		search := "echo " + base64.StdEncoding.EncodeToString([]byte(secret)) + " | base64 -d | grep -rlsF -f /dev/stdin "
-		found := s.With(t).MustRun(t.Context(), "n1", "root", "sh", "-c", search+
-			"/run/berth /var/lib/berth /var/log /var/spool /proc/[0-9]*/environ /proc/[0-9]*/cmdline || true")
+		found := s.With(t).MustRun(t.Context(), node, "root", "sh", "-c", search+
+			"/run/berth /var/lib/berth /var/log /var/spool /core* /tmp /proc/[0-9]*/environ /proc/[0-9]*/cmdline || true")
 		if found != "" {
 			t.Errorf("the password is in %s", found)
 		}
 	}
-	if found := s.With(t).MustRun(t.Context(), "n1", "root", "grep", "-rlsF", "auths", "/home/alice/.docker"); found == "" {
+	if found := s.With(t).MustRun(t.Context(), node, "root", "grep", "-rlsF", closed, "/home/alice/.docker"); found == "" {
 		t.Error("the search finds nothing at all")
 	}
-	s.With(t).MustRun(t.Context(), "ctl", "root", "scancel", id)
-	s.ended(t, id, 30*time.Second)
-	s.clean(t)
 }

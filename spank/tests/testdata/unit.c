@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #include "config.h"
 #include "failure.h"
 #include "join.h"
+#include "login.h"
 #include "options.h"
 #include "request.h"
 #include "wire.h"
@@ -573,6 +575,69 @@ static void test_failure(void) {
   EXPECT_TEXT(text, "berth: error: a cause with  [31mcolour\nberth:   a remedy\n"); /* once */
 }
 
+static struct login a_login;
+
+static bool look_for(const char *berth, const char *reference, int limit_ms) {
+  static char *env[] = {"A_VARIABLE=s3cret", "PATH=/usr/bin:/bin", NULL};
+  memset(&a_login, 0, sizeof(a_login));
+  return login_find(berth, reference, env, limit_ms, &a_login);
+}
+
+static void test_login_found(void) {
+  static const struct login empty;
+  EXPECT(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0);
+  EXPECT(look_for("testdata/berth", "secret", 10000));
+  EXPECT_TEXT(a_login.answer, "{\"login\": \"s3cret 2\"}\n"); /* of two arguments: -- REFERENCE */
+  EXPECT(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
+  login_forget(&a_login);
+  EXPECT(memcmp(a_login.answer, empty.answer, sizeof(empty.answer)) == 0);
+}
+
+static void test_login_none(void) {
+  EXPECT(!look_for("/no/such/berth", "secret", 10000));
+  EXPECT_TEXT(a_login.why, "cannot start /no/such/berth: No such file or directory");
+  EXPECT(!look_for("testdata/berth", "silent", 10000));
+  EXPECT_TEXT(a_login.why, "testdata/berth credential ended without an answer");
+  EXPECT(!look_for("testdata/berth", "long", 10000));
+  EXPECT_TEXT(a_login.why, "testdata/berth credential gave an answer that is too long");
+}
+
+/* Also one that does not heed SIGTERM. */
+static void test_login_late(void) {
+  const char *names[] = {"slow", "stubborn"};
+  for (int i = 0; i < 2; i++) {
+    long long begin = child_clock_ms();
+    EXPECT(!look_for("testdata/berth", names[i], 1000));
+    EXPECT_TEXT(a_login.why, "testdata/berth credential gave no answer within 1 s");
+    EXPECT(child_clock_ms() - begin < 8000);
+    EXPECT(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
+  }
+}
+
+/* Whatever ends a task, its search for a login does not outlive it. */
+static void test_login_ends_with_task(void) {
+  int pipes[2];
+  char c;
+  EXPECT(pipe(pipes) == 0);
+  pid_t task = fork();
+  if (task == 0) {
+    static char *argv[] = {"sleep", "60", NULL};
+    struct child search = {.path = "/bin/sleep",
+                           .argv = argv,
+                           .env = child_root_env,
+                           .fds = {-1, -1, -1, pipes[1]},
+                           .ends_with_us = true};
+    pid_t pid = child_start(&search);
+    EXPECT(pid > 0 && write(pipes[1], &c, 1) == 1);
+    for (;;)
+      pause();
+  }
+  close(pipes[1]);
+  EXPECT(read(pipes[0], &c, 1) == 1 && kill(task, SIGKILL) == 0);
+  EXPECT(waitpid(task, NULL, 0) == task);
+  EXPECT(read(pipes[0], &c, 1) == 0); /* nobody has the other end any more */
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
@@ -599,6 +664,10 @@ static const struct {
     {"child-descriptors", test_child_descriptors},
     {"child-end", test_child_end},
     {"failure", test_failure},
+    {"login-found", test_login_found},
+    {"login-none", test_login_none},
+    {"login-late", test_login_late},
+    {"login-ends-with-task", test_login_ends_with_task},
 };
 
 int main(int argc, char **argv) {
