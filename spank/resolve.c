@@ -58,7 +58,7 @@ enum resolve_outcome resolve_reference(const char *berth, const char *reference,
   char text[256] = "", problem[256] = "";
   answer->why[0] = '\0';
   struct child_output out[2] = {{.buf = text, .cap = sizeof(text)},
-                          {.buf = answer->why, .cap = sizeof(answer->why)}};
+                                {.buf = answer->why, .cap = sizeof(answer->why)}};
   int status = run(berth, reference, out, problem);
   text[strcspn(text, "\n")] = '\0';
   /* srun may have collected the child (status -1): then the digest alone counts. */
