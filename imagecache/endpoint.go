@@ -115,7 +115,8 @@ func (e *endpoint) open(ctx context.Context, path string, header http.Header) (*
 
 // mayHide reports whether answer may be another one to somebody it knows.
 func (e *endpoint) mayHide(answer *statusError, path string) bool {
-	return e.hidden && answer.via == "" && answer.status == http.StatusNotFound && strings.HasPrefix(path, "manifests/")
+	return e.hidden && answer.via == "" && answer.status == http.StatusNotFound &&
+		(strings.HasPrefix(path, "manifests/") || strings.HasPrefix(path, "referrers/"))
 }
 
 func (e *endpoint) current() (*http.Client, int) {

@@ -57,14 +57,17 @@ func chainOf(ctx context.Context, src source, d store.Digest, platform Platform)
 	return nil, nil
 }
 
-// Signatures returns what ref's repository has beside d by the name that
-// cosign gives to signatures: sha256-<hex>.sig. None is no error, and what is
-// none is left out. Nothing is verified.
-func Signatures(ctx context.Context, ref Reference, d store.Digest, net Network) ([]cosign.Signature, error) {
+// Signatures returns what ref's repository has for d: by the name that cosign
+// gave to signatures, sha256-<hex>.sig, and bundles that refer to it. None is
+// no error, and what is none is left out. Nothing is verified.
+func Signatures(ctx context.Context, ref Reference, d store.Digest, net Network) (all cosign.Claims, err error) {
 	ref.tag, ref.digest = "sha256-"+d.Hex()+".sig", store.Digest{}
-	all, err := signatures(ctx, ref, net)
+	all.Signatures, err = signatures(ctx, ref, net)
 	if status := (*statusError)(nil); errors.As(err, &status) && status.status == http.StatusNotFound {
-		return nil, nil
+		err = nil
+	}
+	if err == nil {
+		all.Bundles, err = bundles(ctx, ref, d, net)
 	}
 	return all, imageFault("get the signatures of", ref, err)
 }
@@ -84,7 +87,7 @@ func signatures(ctx context.Context, ref Reference, net Network) (all []cosign.S
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, cosign.Signature{Payload: payload, Signature: signature})
+		all = append(all, cosign.Signature{Payload: payload, Signature: signature, Log: []byte(l.Annotations[cosign.LogAnnotation])})
 	}
 	return all, nil
 }

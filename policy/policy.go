@@ -31,6 +31,9 @@ type Policy struct {
 	ReadOnlyFrom string
 	// Signatures is a folder with signatures of the site's, "" for none.
 	Signatures string
+	// TrustedRoot is a file that names the transparency logs of which one must
+	// have each signature, "" where none need.
+	TrustedRoot string
 	// Contact is whom to ask, in the site's words; "" for the administrator.
 	Contact string
 }

@@ -314,10 +314,10 @@ type testRegistry struct {
 	release            chan struct{}
 }
 
-func newRegistry(t *testing.T) *testRegistry {
+func newRegistry(t *testing.T, options ...registry.Option) *testRegistry {
 	t.Helper()
 	r := &testRegistry{release: make(chan struct{})}
-	real := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	real := registry.New(append(options, registry.Logger(log.New(io.Discard, "", 0)))...)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.requests.Add(1)
 		if isBlob(req) {

@@ -23,12 +23,15 @@ type SignatureRequest struct {
 	Keys     []string `json:"keys"`     // PEM
 	Folder   string   `json:"folder"`   // with signatures of the site's, "" for none
 	Verifier string   `json:"verifier"` // the path of berth-verify
+	// TrustedRoot names transparency logs of which one must have the signature;
+	// "" for none.
+	TrustedRoot string `json:"trusted_root,omitempty"`
 	// SameName leaves out what was signed for another repository.
 	SameName bool `json:"same_name"`
 }
 
 // maxSignatureKeys bounds what the keys of a request take, in bytes.
-const maxSignatureKeys = 1 << 20
+const maxSignatureKeys = 1<<20 + 2*cosign.MaxTrustedRoot
 
 // verifySignatures is the fetcher's part: what the keys' owners have signed of
 // d. The site's folder is looked into first, so that no registry need be
@@ -66,13 +69,13 @@ func signedAs(ctx context.Context, ref imagecache.Reference, d store.Digest, req
 	if err != nil {
 		return nil, err
 	}
-	return verified(ctx, ref, d, req, append(local, all...))
+	return verified(ctx, ref, d, req, local.Add(all))
 }
 
 // local returns the site's own copies of d's signatures.
-func (r SignatureRequest) local(d store.Digest) ([]cosign.Signature, error) {
+func (r SignatureRequest) local(d store.Digest) (cosign.Claims, error) {
 	if r.Folder == "" {
-		return nil, nil
+		return cosign.Claims{}, nil
 	}
 	path := filepath.Join(r.Folder, "sha256-"+d.Hex()+".json")
 	all, err := cosign.ReadFile(path)
@@ -80,11 +83,11 @@ func (r SignatureRequest) local(d store.Digest) ([]cosign.Signature, error) {
 }
 
 // verified asks berth-verify, and leaves out what is about something else.
-func verified(ctx context.Context, ref imagecache.Reference, d store.Digest, req SignatureRequest, all []cosign.Signature) ([]cosign.Verified, error) {
-	if len(all) == 0 {
+func verified(ctx context.Context, ref imagecache.Reference, d store.Digest, req SignatureRequest, all cosign.Claims) ([]cosign.Verified, error) {
+	if all.None() {
 		return nil, nil
 	}
-	answer, err := askVerifier(ctx, req, all)
+	answer, err := askVerifier(ctx, d, req, all)
 	if err != nil {
 		return nil, fault.Wrap("verify signatures", req.Verifier, fault.Site, "ask your administrator whether Berth is installed whole, and whether the keys are good", err)
 	}
@@ -93,8 +96,8 @@ func verified(ctx context.Context, ref imagecache.Reference, d store.Digest, req
 	}), nil
 }
 
-func askVerifier(ctx context.Context, req SignatureRequest, all []cosign.Signature) (answer cosign.Answer, err error) {
-	input, err := json.Marshal(cosign.Request{Keys: req.Keys, Signatures: all})
+func askVerifier(ctx context.Context, d store.Digest, req SignatureRequest, all cosign.Claims) (answer cosign.Answer, err error) {
+	input, err := json.Marshal(cosign.Request{Keys: req.Keys, Digest: d.String(), Claims: all, TrustedRoot: req.TrustedRoot})
 	if err != nil {
 		return answer, err
 	}

@@ -40,9 +40,24 @@ func (w *worker) hasSignature(have []store.Signature) (bool, error) {
 		return true, nil
 	}
 	_, fingerprints, err := w.keys()
+	if err != nil {
+		return false, err
+	}
+	root, err := w.trustedRoot()
 	return slices.ContainsFunc(have, func(s store.Signature) bool {
-		return slices.Contains(fingerprints, s.Key) && (!w.decision.SignedName() || isNameOf(s.Name, w.ref))
+		return slices.Contains(fingerprints, s.Key) && (!w.decision.SignedName() || isNameOf(s.Name, w.ref)) &&
+			(root == "" || s.Log == cosign.LogFingerprint(root))
 	}), err
+}
+
+// trustedRoot is the site's, "" where no transparency log is wanted.
+func (w *worker) trustedRoot() (string, error) {
+	path := w.cfg.Policy.TrustedRoot
+	if path == "" {
+		return "", nil
+	}
+	text, err := cosign.ReadTrustedRoot(path)
+	return text, fault.Wrap("read the transparency logs", path, fault.Site, "ask your administrator to correct policy.trusted_root", err)
 }
 
 // verifySigned has the account look for the signature that the rule wants of
@@ -55,11 +70,15 @@ func (w *worker) verifySigned(ctx context.Context, d store.Digest) error {
 	if err != nil {
 		return err
 	}
+	root, err := w.trustedRoot()
+	if err != nil {
+		return err
+	}
 	var f *fetcher
 	err = w.asking(ctx, func() error {
 		f = w.fetcher("/")
 		return f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, Signed: &SignatureRequest{
-			Keys: texts, Folder: w.cfg.Policy.Signatures, Verifier: w.cfg.Verifier, SameName: w.decision.SignedName(),
+			Keys: texts, Folder: w.cfg.Policy.Signatures, Verifier: w.cfg.Verifier, SameName: w.decision.SignedName(), TrustedRoot: root,
 		}})
 	})
 	if err == nil {
@@ -88,7 +107,7 @@ func recordable(all []cosign.Verified) (signatures []store.Signature, err error)
 		if err != nil {
 			return nil, fault.Wrap("verify signatures", "", fault.Bug, "", fmt.Errorf("the fetcher's answer: %w", err))
 		}
-		signatures = append(signatures, store.Signature{Key: v.Key, Digest: d, Name: fault.Clean(v.Name), Time: time.Now().UTC()})
+		signatures = append(signatures, store.Signature{Key: v.Key, Digest: d, Name: fault.Clean(v.Name), Log: fault.Clean(v.Log), Time: time.Now().UTC()})
 	}
 	return signatures, nil
 }

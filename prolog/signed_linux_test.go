@@ -82,7 +82,7 @@ func attach(t *testing.T, repository, digest string, all ...cosign.Signature) {
 		var err error
 		img, err = mutate.Append(img, mutate.Addendum{
 			Layer:       static.NewLayer(s.Payload, cosign.MediaType),
-			Annotations: map[string]string{cosign.Annotation: base64.StdEncoding.EncodeToString(s.Signature)},
+			Annotations: map[string]string{cosign.Annotation: base64.StdEncoding.EncodeToString(s.Signature), cosign.LogAnnotation: string(s.Log)},
 		})
 		must(t, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/sigstore/sigstore-go/pkg/verify"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/sigstore/sigstore/pkg/signature/payload"
@@ -36,41 +37,60 @@ func run(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("read the request: %w", err)
 	}
 	answer := cosign.Answer{Verified: []cosign.Verified{}}
-	for _, key := range req.Keys {
-		verified, err := verifyAll(key, req.Signatures)
+	for _, text := range req.Keys {
+		k, err := readKey(text, req.TrustedRoot)
 		if err != nil {
 			return err
 		}
-		answer.Verified = append(answer.Verified, verified...)
+		answer.Verified = append(answer.Verified, k.verifyAll(req)...)
 	}
 	return json.NewEncoder(out).Encode(answer)
 }
 
-// verifyAll returns what the owner of one key has signed. Signatures by others,
-// and for other purposes, are left out.
-func verifyAll(key string, signatures []cosign.Signature) ([]cosign.Verified, error) {
-	fingerprint, err := cosign.Fingerprint(key)
-	if err != nil {
-		return nil, err
+// A key is one of the site's.
+type key struct {
+	fingerprint string
+	older       signature.Verifier // of signatures without a bundle
+	verifier    *verify.Verifier
+}
+
+func readKey(text, trustedRoot string) (k key, err error) {
+	if k.fingerprint, err = cosign.Fingerprint(text); err != nil {
+		return k, err
 	}
-	public, err := cryptoutils.UnmarshalPEMToPublicKey([]byte(key))
+	public, err := cryptoutils.UnmarshalPEMToPublicKey([]byte(text))
 	if err != nil {
-		return nil, fmt.Errorf("read key %s: %w", fingerprint, err)
+		return k, fmt.Errorf("read key %s: %w", k.fingerprint, err)
 	}
-	verifier, err := signature.LoadVerifier(public, crypto.SHA256)
+	if k.older, err = signature.LoadVerifier(public, crypto.SHA256); err != nil {
+		return k, fmt.Errorf("use key %s: %w", k.fingerprint, err)
+	}
+	bundled, err := signature.LoadDefaultVerifier(public)
 	if err != nil {
-		return nil, fmt.Errorf("use key %s: %w", fingerprint, err)
+		return k, fmt.Errorf("use key %s: %w", k.fingerprint, err)
 	}
-	var all []cosign.Verified
-	for _, s := range signatures {
-		if verifier.VerifySignature(bytes.NewReader(s.Signature), bytes.NewReader(s.Payload)) != nil {
+	k.verifier, err = newVerifier(bundled, trustedRoot)
+	return k, err
+}
+
+// verifyAll returns what the key's owner has signed. Signatures by others, for
+// other purposes, and those that no log has where one must, are left out.
+func (k key) verifyAll(req cosign.Request) (all []cosign.Verified) {
+	log := cosign.LogFingerprint(req.TrustedRoot)
+	for _, s := range req.Claims.Signatures {
+		if k.older.VerifySignature(bytes.NewReader(s.Signature), bytes.NewReader(s.Payload)) != nil {
 			continue
 		}
 		var p payload.Cosign
-		if p.UnmarshalJSON(s.Payload) != nil {
+		if p.UnmarshalJSON(s.Payload) != nil || log != "" && !logged(k.verifier, s) {
 			continue
 		}
-		all = append(all, cosign.Verified{Key: fingerprint, Digest: p.Image.DigestStr(), Name: p.ClaimedIdentity})
+		all = append(all, cosign.Verified{Key: k.fingerprint, Digest: p.Image.DigestStr(), Name: p.ClaimedIdentity, Log: log})
 	}
-	return all, nil
+	for _, text := range req.Claims.Bundles {
+		if name, ok := verifyBundle(k.verifier, text, req.Digest); ok {
+			all = append(all, cosign.Verified{Key: k.fingerprint, Digest: req.Digest, Name: name, Log: log})
+		}
+	}
+	return all
 }

@@ -172,7 +172,7 @@ func (s *session) permitted(ref imagecache.Reference) error {
 // policyOf is the site's policy as its settings have it.
 func policyOf(cfg *config.Config) policy.Policy {
 	p := policy.Policy{
-		Deny: cfg.Policy.Default == config.Deny, ReadOnly: cfg.Policy.ReadOnly, Contact: cfg.Policy.Contact, Signatures: cfg.Policy.Signatures,
+		Deny: cfg.Policy.Default == config.Deny, ReadOnly: cfg.Policy.ReadOnly, Contact: cfg.Policy.Contact, Signatures: cfg.Policy.Signatures, TrustedRoot: cfg.Policy.TrustedRoot,
 		ReadOnlyFrom: string(cfg.Origin("policy.read_only")),
 	}
 	if from := cfg.Origin("policy.default"); from != config.Default {

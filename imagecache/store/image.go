@@ -99,10 +99,13 @@ type Record struct {
 
 // A Signature says that somebody vouched for an image.
 type Signature struct {
-	Key    string    `json:"key"`    // SHA-256 of the public key, in hex
-	Digest Digest    `json:"digest"` // that was signed: the image's, or of an index that leads to it
-	Name   string    `json:"name"`   // the repository for which
-	Time   time.Time `json:"time"`   // when that was verified, UTC
+	Key    string `json:"key"`    // SHA-256 of the public key, in hex
+	Digest Digest `json:"digest"` // that was signed: the image's, or of an index that leads to it
+	Name   string `json:"name"`   // the repository for which; "" for any
+	// Log names the trusted root of which a transparency log has it; "" where
+	// none was looked for.
+	Log  string    `json:"log,omitempty"`
+	Time time.Time `json:"time"` // when that was verified, UTC
 }
 
 // Manifest reads image.json. The error is ErrNotFound when the image has been

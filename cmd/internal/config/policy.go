@@ -23,7 +23,9 @@ type Policy struct {
 	Contact  string
 	// Signatures is a folder, "" for none.
 	Signatures string
-	Rules      []Rule // in the order of the files
+	// TrustedRoot is a file, "" for none.
+	TrustedRoot string
+	Rules       []Rule // in the order of the files
 }
 
 // A Rule is one table [[policy.rule]].
@@ -125,8 +127,13 @@ func policySettings() []Setting {
 		},
 		{
 			Key: "policy.signatures", check: absoluteOrNone, Example: `"/etc/berth/signatures"`,
-			Doc: "A folder with signatures, for images whose registry has none or cannot be asked: sha256-HEX.json, as cosign download signature IMAGE prints them, with the digest that was signed. The account reads it.",
+			Doc: "A folder with signatures, for images whose registry has none or cannot be asked: sha256-HEX.json, as cosign download signature IMAGE prints them or cosign sign --bundle writes them, with the digest that was signed. The account reads it.",
 			at:  func(c *Config, _ string) any { return &c.Policy.Signatures },
+		},
+		{
+			Key: "policy.trusted_root", check: absoluteOrNone, Example: `"/etc/berth/trusted_root.json"`,
+			Doc: "A file that names transparency logs as Sigstore's trusted_root.json does: one of them must have each signature that a rule wants. Nothing is asked of the log: its word is beside the signature. Unset: signatures need no log.",
+			at:  func(c *Config, _ string) any { return &c.Policy.TrustedRoot },
 		},
 	}
 }
