@@ -265,7 +265,7 @@ func (p *Policy) Pulling(image string) error {
 	if !p.ReadOnly {
 		return nil
 	}
-	return p.denial(image, fmt.Errorf("it is not at hand, and policy.read_only (%s) lets nothing new be pulled", p.ReadOnlyFrom))
+	return p.denial(image, fmt.Errorf("it is not at hand for you, and policy.read_only (%s) lets nothing new be pulled", p.ReadOnlyFrom))
 }
 
 // denial is the user's fault: trying again does not help.

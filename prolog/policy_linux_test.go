@@ -71,7 +71,7 @@ func TestPolicyBeforeAFetch(t *testing.T) {
 		})
 	}
 	n.policy(policy.Policy{ReadOnly: true, ReadOnlyFrom: "/x.toml"})
-	n.denied(request(1, image, digest), "it is not at hand, and policy.read_only (/x.toml)")
+	n.denied(request(1, image, digest), "it is not at hand for you, and policy.read_only (/x.toml)")
 	n.policy(policy.Policy{Rules: []policy.Rule{rule("small", "*", func(r *policy.Rule) { r.MaxCompressed = 10 })}})
 	n.denied(request(2, image, digest), `rule "small" (/etc/berth/berth.toml) allows 10`)
 	if blobs := reg.getBlobs.Load(); blobs != 0 || len(n.published()) != 0 {

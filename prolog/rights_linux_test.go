@@ -20,6 +20,7 @@ import (
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/policy"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 	"github.com/berth-hpc/berth/testdata/registry/server"
 )
@@ -243,6 +244,48 @@ func TestStrangersGetTheRegistrysAnswer(t *testing.T) {
 			}
 			has.runs(jobOf(alice, 2, image, digest), "alice's")
 			never.runs(jobOf(alice, 3, image, digest), "alice's")
+		})
+	}
+}
+
+// A node that pulls nothing says the same of alice's image and of none, also
+// while the registry does not answer; what its users can use it does not deny.
+func TestReadOnlyNodesTellNothing(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	for _, where := range []string{"node", "cluster, copied", "cluster, in place"} {
+		t.Run(where, func(t *testing.T) {
+			reg := newClosedRegistry(t, true)
+			image, digest := reg.push(t, "alice/tool:1", "alice's")
+			reg.push(t, "bob/own:1", "bob's")
+			reg.users.Lock()
+			has, never, fresh := newNode(t), newNode(t), newNode(t)
+			if where != "node" {
+				both := newNodes(t, 2, shared(t), where == "cluster, in place")
+				has, never = both[0], both[1]
+			}
+			for _, n := range []*node{has, never, fresh} {
+				n.people(reg.host)
+			}
+			has.runs(jobOf(alice, 1, image, ""), "alice's")
+			for _, n := range []*node{has, never, fresh} {
+				n.policy(policy.Policy{ReadOnly: true, ReadOnlyFrom: "/x.toml"})
+			}
+			for round, down := range []bool{false, true} {
+				reg.down.Store(down)
+				for i, a := range attacks(t, reg, image, digest) {
+					r := jobOf(bob, uint32(100*round+10+i), a.image, a.digest)
+					want := fresh.refuses(r)
+					for _, n := range []*node{has, never} {
+						if got := n.refuses(r); got != want {
+							t.Errorf("down %v, %s: got\n\t%s, want\n\t%s", down, a.name, got, want)
+						}
+					}
+				}
+			}
+			reg.down.Store(false)
+			has.runs(jobOf(alice, 2, image, digest), "alice's")
 		})
 	}
 }

@@ -134,8 +134,19 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 // another one, after it was found or pulled and before it was leased.
 const removedTries = 3
 
-// get finds d, which the user has to be entitled to, or pulls it, and uses it.
+// get is find, and where nothing may be pulled says the same of what is not
+// there and of what is, but for others.
 func (w *worker) get(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, error) {
+	ready, err := w.find(ctx, st, d)
+	if denial := w.cfg.Policy.Pulling(w.req.Image); err != nil && denial != nil && w.entitled != d {
+		w.log.WithError(err).Info("the user is told that it is not at hand")
+		return nil, denial
+	}
+	return ready, err
+}
+
+// find finds d, which the user has to be entitled to, or pulls it, and uses it.
+func (w *worker) find(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, error) {
 	im, err := st.Get(d)
 	w.hit, w.found, w.inPlace = err == nil, nil, nil
 	if w.hit {
