@@ -101,7 +101,7 @@ func (w *worker) takeFrom(ctx context.Context, c *store.Cluster, st *store.Store
 		return store.Image{}, errors.Join(err, setAside(ctx, c, d, err))
 	}
 	defer src.Close()
-	if ok, err := w.mayUseSource(ctx, src); err != nil || !ok {
+	if ok, err := w.mayUseSource(ctx, c, src); err != nil || !ok {
 		w.withoutCluster = true // the node pulls for itself
 		return store.Image{}, errors.Join(err, notRecorded(err))
 	}
@@ -116,13 +116,19 @@ func (w *worker) takeFrom(ctx context.Context, c *store.Cluster, st *store.Store
 }
 
 // mayUseSource is mayUse for an image of the cluster's store, whose rights hold
-// for all nodes; grants are each node's own.
-func (w *worker) mayUseSource(ctx context.Context, src *store.Source) (bool, error) {
+// for all nodes; grants are each node's own. A node that may not write there
+// cannot open an image that has become public: each of its jobs asks then.
+func (w *worker) mayUseSource(ctx context.Context, c *store.Cluster, src *store.Source) (bool, error) {
 	a, err := src.Access()
 	if err != nil {
 		return false, err
 	}
-	return w.mayUse(ctx, src.Image().Digest(), a, nil)
+	return w.mayUse(ctx, src.Image().Digest(), a, func(o store.Origin) error {
+		if err := src.OpenUp(ctx, c, o, w.canonical()); err != nil {
+			w.log.WithError(err).Warn("open the cluster's image to everybody") // the next job asks again
+		}
+		return nil
+	})
 }
 
 // notRecorded has an image pulled by the node where err says nothing else.

@@ -21,7 +21,7 @@ import (
 // mayUse says whether the job's user may use image d, to which a gives access,
 // and asks the registry if need be. Neither yes nor an error means that d has
 // to be pulled from where the job names it. open is told of a repository that
-// has become public; nil for nobody.
+// has become public.
 func (w *worker) mayUse(ctx context.Context, d store.Digest, a store.Access, open func(store.Origin) error) (bool, error) {
 	if w.mayUseNow(d, a) {
 		return true, nil
@@ -34,9 +34,7 @@ func (w *worker) mayUse(ctx context.Context, d store.Digest, a store.Access, ope
 	switch {
 	case err == nil && public:
 		o.Public = true
-		if open != nil {
-			err = open(o)
-		}
+		err = open(o)
 	case err == nil:
 		err = w.cfg.give(w.grant(o, d))
 	default:

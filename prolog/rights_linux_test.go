@@ -452,6 +452,46 @@ func TestRepositoryBecomesPublic(t *testing.T) {
 	}
 }
 
+// The same in the store of a cluster: the node that hears of it opens the image
+// for all; one that may not write there asks for each job.
+func TestClusterImageBecomesPublic(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	for _, tt := range []struct {
+		name            string
+		inPlace, writer bool
+	}{{"copied", false, true}, {"in place", true, true}, {"copied, by one that reads", false, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			reg, dir := newClosedRegistry(t, true), shared(t)
+			image, digest := reg.push(t, "alice/tool:1", "for all")
+			reg.users.Lock()
+			nodes := newNodes(t, 3, dir, tt.inPlace)
+			for _, n := range nodes {
+				n.people(reg.host)
+			}
+			first, second, third := nodes[0], nodes[1], nodes[2]
+			second.configure(func(c *testConfig) { c.Cluster.Writer = tt.writer })
+			first.runs(jobOf(alice, 1, image, digest), "for all")
+			second.refuses(jobOf(bob, 2, image, digest))
+			reg.open.Store("alice/")
+			blobs := reg.getBlobs.Load()
+			second.runs(jobOf(bob, 3, image, digest), "for all")
+			images, err := filepath.Glob(filepath.Join(dir, "images", "sha256", "*"))
+			must(t, err)
+			want := map[bool]os.FileMode{true: 0o755, false: 0o700}[tt.writer]
+			if mode := modeOf(t, images[0]); mode != want {
+				t.Errorf("mode %v in the cluster's store, want %v", mode, want)
+			}
+			requests := reg.requests.Load()
+			third.runs(jobOf(bob, 4, image, digest), "for all")
+			if asked := reg.requests.Load() != requests; asked == tt.writer || reg.getBlobs.Load() != blobs {
+				t.Errorf("asked: %v; %d blobs", asked, reg.getBlobs.Load()-blobs)
+			}
+		})
+	}
+}
+
 // A grant ends with its time. Then the registry decides, and where it does not
 // answer the site.
 func TestGrantsEnd(t *testing.T) {

@@ -114,6 +114,23 @@ func (s *Source) Touch(c *Cluster) {
 	}
 }
 
+// OpenUp is AddOrigin for a public origin o, on nodes that may write the store;
+// on others it does nothing. s is then as it was opened up.
+func (s *Source) OpenUp(ctx context.Context, c *Cluster, o Origin, reference string) error {
+	if !c.opts.Writer {
+		return nil
+	}
+	if err := c.patiently(ctx, func() error { return s.image.AddOrigin(o, reference) }); err != nil {
+		return err
+	}
+	now, err := c.Open(ctx, s.image.digest)
+	if err != nil {
+		return err
+	}
+	*s, *now = *now, *s
+	return now.Close()
+}
+
 // Close closes what Open opened.
 func (s *Source) Close() error {
 	err := s.dir.Close()
