@@ -62,6 +62,9 @@ type Site struct {
 	Mounts []string   `json:"mounts,omitempty"`
 	Rules  MountRules `json:"rules"`
 	Env    EnvRules   `json:"env"`
+	// SubIDMounts lets tasks write to the node's folders where they appear as
+	// root and have further ids (User.SubIDs).
+	SubIDMounts bool `json:"subIDMounts,omitempty"`
 	// MountTimeout is how long a source may take to answer; zero is no bound.
 	MountTimeout time.Duration `json:"mountTimeout,omitempty"`
 }

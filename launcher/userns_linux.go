@@ -23,6 +23,8 @@ type User struct {
 	Name   string `json:"name,omitempty"`
 	Home   string `json:"home,omitempty"`
 	Shell  string `json:"shell,omitempty"`
+	// SubIDs are further ids that their user namespaces map; see FindSubIDs.
+	SubIDs SubIDs `json:"subIDs"`
 }
 
 func (u User) groupList() string {
@@ -41,7 +43,8 @@ func (u User) groupList() string {
 // containers' mount namespaces. Inner (N2) is its child and maps the user's
 // uid to itself, so that the user is themself inside and holds no capability
 // over the mounts. Where root made them, the user's groups are mapped one to
-// one; without privilege only the primary group is.
+// one; without privilege only the primary group is. With SubIDs, Outer maps
+// these, too, from 1 on; Inner never does.
 type UserNamespaces struct{ Outer, Inner *os.File }
 
 // Close releases the descriptors. The namespaces live on while a process is
@@ -62,7 +65,8 @@ func NewUserNamespaces(ctx context.Context, exe string, u User) (*UserNamespaces
 	}
 	defer ours.Close()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, exe, "userns", strconv.Itoa(u.UID), strconv.Itoa(u.GID), u.groupList())
+	cmd := exec.CommandContext(ctx, exe, "userns", strconv.Itoa(u.UID), strconv.Itoa(u.GID), u.groupList(),
+		u.SubIDs.UIDs.String(), u.SubIDs.GIDs.String())
 	cmd.Env = fixedEnvironment()
 	cmd.Dir = "/"
 	cmd.Stderr = &stderr

@@ -6,11 +6,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/cmd/internal/site"
+	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/devices"
@@ -171,7 +173,23 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	if n.cfg.Container.SubIDs {
+		if u.SubIDs, err = subIDs(u.UID); err != nil {
+			return nil, err
+		}
+	}
 	return makePins(ctx, mounts, name, u)
+}
+
+// subIDs are the further ids that the node gives a user, whom its files may
+// name or number.
+func subIDs(uid int) (launcher.SubIDs, error) {
+	name := ""
+	if known, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		name = known.Username
+	}
+	ids, err := launcher.FindSubIDs(name, uid)
+	return ids, fault.Wrap("find the user's further ids", "", fault.Site, "correct that file on the node, or set container.sub_ids = false", err)
 }
 
 // makePins makes a pair of namespaces and pins it. Of two steps that start

@@ -95,12 +95,12 @@ func (c *rmContainersCmd) Run(ctx context.Context, s *session) error {
 	}
 	containers.Sweep()
 	for _, name := range c.Name {
-		err = errors.Join(err, removeContainer(ctx, images, containers, name))
+		err = errors.Join(err, s.removeContainer(ctx, images, containers, name))
 	}
 	return err
 }
 
-func removeContainer(ctx context.Context, images *store.Store, containers changes.Containers, name string) error {
+func (s *session) removeContainer(ctx context.Context, images *store.Store, containers changes.Containers, name string) error {
 	container, err := containers.Get(name)
 	if err != nil {
 		return err
@@ -108,6 +108,9 @@ func removeContainer(ctx context.Context, images *store.Store, containers change
 	lock, err := container.Lock(ctx)
 	if err != nil {
 		return err
+	}
+	if err := s.takeBack(ctx, container.Dir()); err != nil {
+		return errors.Join(err, lock.Release())
 	}
 	return errors.Join(container.Remove(), images.Release(container.Digest, holder(name)), lock.Release())
 }

@@ -122,6 +122,9 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	if creation.Catalogue, err = s.catalogue(cfg); err != nil {
 		return err
 	}
+	if creation.Request.User.SubIDs, err = c.subIDs(s); err != nil {
+		return err
+	}
 	users, err := launcher.NewUserNamespaces(ctx, tools.create, creation.Request.User)
 	if err != nil {
 		return explainNamespaces(err)

@@ -57,6 +57,9 @@ func becomeUser() {
 	if mode := os.Getenv("FUSE_MODE"); mode != "" {
 		err = replaceFUSE(mode)
 	}
+	if ids := os.Getenv("SUB_IDS"); err == nil && ids != "" {
+		err = giveSubIDs(ids)
+	}
 	if err == nil {
 		err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(testUID), syscall.Setuid(testUID))
 	}
@@ -65,6 +68,33 @@ func becomeUser() {
 	}
 	fmt.Fprintln(os.Stderr, "become an ordinary user:", err)
 	os.Exit(99)
+}
+
+// giveSubIDs gives the user an account and, in a mount namespace of this
+// process's, further ids START:COUNT[;LINE], as a site's administrator does.
+func giveSubIDs(ids string) error {
+	ids = strings.ReplaceAll(ids, ";", "\n")
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+		unix.Mount("ids", "/mnt", "tmpfs", 0, "mode=0755")); err != nil {
+		return err
+	}
+	for name, line := range map[string]string{
+		"subuid": "scripts:" + ids, "subgid": "scripts:" + ids,
+		"passwd": fmt.Sprintf("scripts:x:%d:%d::%s:/bin/sh", testUID, testUID, os.Getenv("HOME")),
+	} {
+		old, _ := os.ReadFile("/etc/" + name) // it need not be there
+		if name != "passwd" {
+			old = nil
+		}
+		err := os.WriteFile("/mnt/"+name, append(old, line+"\n"...), 0o644)
+		if err == nil {
+			err = unix.Mount("/mnt/"+name, "/etc/"+name, "", unix.MS_BIND, "")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unix.Unmount("/mnt", unix.MNT_DETACH)
 }
 
 // replaceFUSE gives this process a /dev/fuse with the octal mode given, in a

@@ -103,6 +103,9 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 	if err != nil {
 		return nil, err
 	}
+	if all, err = r.protectNode(req, all); err != nil {
+		return nil, err
+	}
 	binds, err := r.present(all, &req.Site)
 	if err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 			return nil, err
 		}
 	}
-	if req.Writable && req.RemapRoot {
+	if req.Writable && req.RemapRoot && !manyIDs() {
 		if err := r.helpInstallers(); err != nil {
 			return nil, err
 		}

@@ -2,12 +2,15 @@
  * What must happen before Go's threads exist: a process with several threads
  * can neither create nor join a user namespace (setns(2), unshare(2)). This
  * constructor runs before the Go runtime and acts only when berth-create was
- * started as `berth-create userns …`, `inside …` or `janitor …`; everything
+ * started as `berth-create userns …`, `inside …`, `janitor …` or `giveback …`; everything
  * else passes through untouched.
  *
- *   userns UID GID [GID,...]   makes N1 and N2 and sends them on descriptor 3
+ *   userns UID GID GID[,...] START:COUNT START:COUNT
+ *                              makes N1 and N2 and sends them on descriptor 3; the
+ *                              ranges are further uids and gids of the user's, which
+ *                              N1 maps from 1 on (count 0 for none)
  *   inside --userns=FD         joins N1 and takes a mount namespace of its own
- *   janitor NAME               see janitor.h; never gets as far as Go
+ *   janitor NAME, giveback NAME   see janitor.h; never get as far as Go
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,6 +19,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +35,7 @@
 #define MAX_GROUPS 65536 /* NGROUPS_MAX */
 #define MAP_SIZE 4096
 #define MAX_LINES 340
+#define MAX_GROUPS_WITH_RANGE 60 /* each may cut the range in two, and a page is all there is */
 
 /* Says why on descriptor 2, which the parent collects, and ends the process. */
 static void die(const char *step)
@@ -67,25 +72,68 @@ static void sync_wait(int fd)
 	}
 }
 
+/* Ids of the node that are the user's beside their own. */
+struct range {
+	unsigned start, count;
+};
+
+struct identity {
+	uid_t uid;
+	gid_t gid;
+	const gid_t *groups; /* ascending */
+	int n;
+	struct range uids, gids;
+};
+
+static bool has(struct range r, unsigned id)
+{
+	return id >= r.start && id - r.start < r.count;
+}
+
+/*
+ * The range of gids, inside from 1 on, but for the ids that groups have there.
+ */
+static void range_lines(char map[MAP_SIZE], int used, int room, const struct identity *who)
+{
+	unsigned next = 1, end = who->gids.count;
+
+	for (int i = 0; i <= who->n && next <= end && room > 0; i++) {
+		unsigned stop = i < who->n && who->groups[i] <= end ? who->groups[i] : end + 1;
+		char line[48];
+
+		int len = snprintf(line, sizeof line, "%u %u %u\n", next, who->gids.start + next - 1, stop - next);
+
+		if (stop > next) {
+			if (used + len >= MAP_SIZE)
+				return;
+			memcpy(map + used, line, (size_t)len + 1);
+			used += len;
+			room--;
+		}
+		next = stop + 1;
+	}
+}
+
 /*
  * "inside outside 1" lines; groups but the first are mapped to themselves. The
  * kernel takes 340 lines and less than a page in one write (user_namespaces(7),
  * Linux 4.15): further groups stay unmapped. Files of theirs belong to nobody
  * inside, and access through them goes on as the kernel checks it outside.
  */
-static void gid_lines(char map[MAP_SIZE], gid_t inside, gid_t outside, const gid_t *groups, int n)
+static int gid_lines(char map[MAP_SIZE], gid_t inside, gid_t outside, const struct identity *who, int most)
 {
 	int used = snprintf(map, MAP_SIZE, "%u %u 1\n", inside, outside);
 
-	for (int i = 0; i < n && i < MAX_LINES - 1; i++) {
+	for (int i = 0; i < who->n && i < most; i++) {
 		char line[32];
-		int len = snprintf(line, sizeof line, "%u %u 1\n", groups[i], groups[i]);
+		int len = snprintf(line, sizeof line, "%u %u 1\n", who->groups[i], who->groups[i]);
 
 		if (used + len >= MAP_SIZE)
 			break;
 		memcpy(map + used, line, (size_t)len + 1);
 		used += len;
 	}
+	return used;
 }
 
 static void send_fds(const int *fds, int n)
@@ -138,7 +186,7 @@ static pid_t child_in_userns(int told[2], int go[2])
 }
 
 /* Runs as root in appearance inside N1: makes N2 (uid X shown as itself). */
-static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
+static void make_n2(const struct identity *who)
 {
 	char map[MAP_SIZE];
 	int told[2], go[2], fds[2];
@@ -152,9 +200,9 @@ static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
 		_exit(0);
 	}
 	sync_wait(told[0]);
-	snprintf(map, sizeof map, "%u 0 1\n", uid);
+	snprintf(map, sizeof map, "%u 0 1\n", who->uid);
 	write_file(pid, "uid_map", map);
-	gid_lines(map, gid, 0, groups, n);
+	gid_lines(map, who->gid, 0, who, who->gids.count > 0 ? MAX_GROUPS_WITH_RANGE : MAX_LINES - 1);
 	write_file(pid, "gid_map", map);
 	fds[0] = open_userns(getpid());
 	fds[1] = open_userns(pid);
@@ -168,32 +216,80 @@ static void make_n2(uid_t uid, gid_t gid, const gid_t *groups, int n)
  * some kernels and security modules demand. N2 is made by the user alone, so
  * where those forbid user namespaces to users it still fails. The kernel makes
  * the effective uid the owner of the new namespace (user_namespaces(7)). */
-static void become(uid_t uid, gid_t gid, const gid_t *groups, int n)
+static void become(const struct identity *who)
 {
 	static gid_t all[MAX_GROUPS + 1];
 
-	if (geteuid() == uid)
+	if (geteuid() == who->uid)
 		return;
-	all[0] = gid;
-	memcpy(all + 1, groups, (size_t)n * sizeof(gid_t));
+	all[0] = who->gid;
+	memcpy(all + 1, who->groups, (size_t)who->n * sizeof(gid_t));
 	if (prctl(PR_SET_SECUREBITS, 1 << 2 /* SECBIT_NO_SETUID_FIXUP */))
 		die("keep capabilities");
-	if (setgroups((size_t)n + 1, all) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
+	if (setgroups((size_t)who->n + 1, all) || setresgid(who->gid, who->gid, who->gid) ||
+	    setresuid(who->uid, who->uid, who->uid))
 		die("become the user");
 }
 
-static void make_userns(uid_t uid, gid_t gid, const gid_t *groups, int n)
+/* newuidmap and newgidmap are privileged, and look the range up themselves. */
+static void run_mapper(const char *program, pid_t pid, unsigned own, struct range r)
+{
+	char id[5][16];
+	int status;
+	pid_t child;
+
+	snprintf(id[0], sizeof id[0], "%d", (int)pid);
+	snprintf(id[1], sizeof id[1], "%u", own);
+	snprintf(id[2], sizeof id[2], "%u", r.start);
+	snprintf(id[3], sizeof id[3], "%u", r.count);
+	child = fork();
+	if (child < 0)
+		die("fork");
+	if (child == 0) {
+		execlp(program, program, id[0], "0", id[1], "1", "1", id[2], id[3], (char *)NULL);
+		die(program);
+	}
+	if (waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status))
+		_exit(1);
+}
+
+/*
+ * With further gids, setgroups(2) is left to the user, as newgidmap leaves it:
+ * installers need it. Without, it stays shut (user_namespaces(7)).
+ */
+static void write_maps(pid_t pid, const struct identity *who)
 {
 	char map[MAP_SIZE];
+	int used;
+
+	if (who->uids.count > 0 && geteuid() != 0) {
+		run_mapper("newuidmap", pid, who->uid, who->uids);
+		run_mapper("newgidmap", pid, who->gid, who->gids);
+		return;
+	}
+	used = snprintf(map, sizeof map, "0 %u 1\n", who->uid);
+	if (who->uids.count > 0)
+		snprintf(map + used, sizeof map - (size_t)used, "1 %u %u\n", who->uids.start, who->uids.count);
+	else
+		write_file(pid, "setgroups", "deny");
+	write_file(pid, "uid_map", map);
+	used = gid_lines(map, 0, who->gid, who, who->gids.count > 0 ? MAX_GROUPS_WITH_RANGE : MAX_LINES - 1);
+	if (who->gids.count > 0)
+		range_lines(map, used, MAX_LINES / 2, who);
+	write_file(pid, "gid_map", map);
+}
+
+static void make_userns(struct identity who)
+{
 	int told[2], go[2], status;
 	pid_t pid;
 
 	/* Without privilege the kernel maps no group but the process's own. */
 	if (geteuid() != 0)
-		n = 0;
+		who.n = 0;
 	pid = child_in_userns(told, go);
 	if (pid == 0) {
-		become(uid, gid, groups, n);
+		become(&who);
 		if (unshare(CLONE_NEWUSER))
 			die("create the user namespace");
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* changing uid cleared it */
@@ -202,21 +298,34 @@ static void make_userns(uid_t uid, gid_t gid, const gid_t *groups, int n)
 		prctl(PR_SET_DUMPABLE, 1);
 		sync_send(told[1]);
 		sync_wait(go[0]);
-		make_n2(uid, gid, groups, n);
+		make_n2(&who);
 	}
 	sync_wait(told[0]);
-	snprintf(map, sizeof map, "0 %u 1\n", uid);
-	write_file(pid, "setgroups", "deny");
-	write_file(pid, "uid_map", map);
-	gid_lines(map, 0, gid, groups, n);
-	write_file(pid, "gid_map", map);
+	write_maps(pid, &who);
 	sync_send(go[1]);
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status))
 		_exit(1);
 	_exit(0);
 }
 
-static int parse_groups(const char *list, gid_t gid, gid_t *groups)
+static int compare(const void *a, const void *b)
+{
+	gid_t x = *(const gid_t *)a, y = *(const gid_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static struct range parse_range(const char *text)
+{
+	struct range r = {0, 0};
+
+	if (sscanf(text, "%u:%u", &r.start, &r.count) != 2)
+		r.count = 0;
+	return r;
+}
+
+/* Ascending. What has a place in the range already would be mapped twice. */
+static int parse_groups(const char *list, gid_t gid, struct range taken, gid_t *groups)
 {
 	int n = 0;
 
@@ -226,10 +335,11 @@ static int parse_groups(const char *list, gid_t gid, gid_t *groups)
 
 		if (end == list)
 			break;
-		if (g != gid && g != 0)
+		if (g != gid && g != 0 && !has(taken, (unsigned)g))
 			groups[n++] = (gid_t)g;
 		list = *end == ',' ? end + 1 : end;
 	}
+	qsort(groups, (size_t)n, sizeof(gid_t), compare);
 	return n;
 }
 
@@ -252,16 +362,21 @@ __attribute__((constructor)) static void before_go(int argc, char **argv)
 {
 	static gid_t groups[MAX_GROUPS];
 
-	if (argc >= 4 && !strcmp(argv[1], "userns")) {
-		uid_t uid = (uid_t)strtoul(argv[2], NULL, 10);
-		gid_t gid = (gid_t)strtoul(argv[3], NULL, 10);
-		int n = parse_groups(argc > 4 ? argv[4] : "", gid, groups);
+	if (argc == 7 && !strcmp(argv[1], "userns")) {
+		struct identity who = {.uid = (uid_t)strtoul(argv[2], NULL, 10),
+				       .gid = (gid_t)strtoul(argv[3], NULL, 10),
+				       .groups = groups,
+				       .uids = parse_range(argv[5]),
+				       .gids = parse_range(argv[6])};
 
+		who.n = parse_groups(argv[4], who.gid, who.gids, groups);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		make_userns(uid, gid, groups, n);
+		make_userns(who);
 	}
 	if (argc >= 3 && !strcmp(argv[1], "inside"))
 		enter(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "janitor"))
 		janitor(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "giveback"))
+		give_back(argv[2]);
 }

@@ -99,6 +99,8 @@ type Container struct {
 	Changes   string   // InMemory or OnScratch: where those to a writable root go
 	Memory    Share    // of the job's memory, for them
 	Scratch   string   // folder for them; %t and the like are left in
+	SubIDs    bool     // root in appearance gets the ids of /etc/subuid and /etc/subgid
+	SubMounts bool     // and may write to the node's folders with them
 	IDMap     bool     // use idmapped image mounts where the kernel can
 	Mounts    []string // SRC:DST or SRC:DST:FLAGS; %u and the like are left in
 	Dev       string   // HostDev or MinimalDev

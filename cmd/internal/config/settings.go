@@ -166,6 +166,16 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Slurm },
 		},
 		{
+			Key: "container.sub_ids", Open: true,
+			Doc: "Whether users who appear as root get the further ids that /etc/subuid and /etc/subgid have for them, so that files and processes in the container can be other accounts'. On a node root maps them, in commands by hand newuidmap and newgidmap do. Folders of the node are read-only in such containers. Without it, or for users who are not in both files, calls that need further ids succeed without doing anything.",
+			at:  func(c *Config, _ string) any { return &c.Container.SubIDs },
+		},
+		{
+			Key: "container.sub_id_mounts",
+			Doc: "Whether the node's folders (home, /tmp, mounts) can be written to in containers with further ids, where files of ids that are no account's may stay behind.",
+			at:  func(c *Config, _ string) any { return &c.Container.SubMounts },
+		},
+		{
 			Key: "container.root", Open: true, check: oneOf(ReadOnly, Writable),
 			Doc: "Whether a container's root file system is readonly, or writable in memory until it ends, unless the job says otherwise.",
 			at:  func(c *Config, _ string) any { return &c.Container.Root },
