@@ -71,7 +71,7 @@ func (c *doctorCmd) node(s *session) (*doctor.Node, error) {
 	n.StoreDir, n.UserDir, n.RunDir = cfg.Store.Dir, cfg.Store.UserDir, cfg.Node.RunDir
 	n.Account, n.PrologWait, n.IDMap = cfg.Node.Account, cfg.Node.PrologWait, cfg.Container.IDMap
 	n.SpecDirs = cfg.Devices.SpecDirs
-	n.Network = anonymous(cfg)
+	n.Network, n.Policy = anonymous(cfg), policyOf(cfg)
 	cluster, err := clusterOf(cfg)
 	n.ClusterStore = doctor.ClusterStore{Dir: cluster.Dir, Mount: cluster.Mount, ClusterOptions: cluster.ClusterOptions}
 	return n, err

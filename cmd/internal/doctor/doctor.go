@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/policy"
 )
 
 // A Status says how bad a finding is.
@@ -59,6 +60,7 @@ type Node struct {
 	PrologWait time.Duration
 	IDMap      bool // whether the site wants idmapped image mounts
 	Network    imagecache.Network
+	Policy     policy.Policy
 
 	SpecDirs []string // of CDI
 
@@ -111,10 +113,13 @@ func checks() []check {
 		{name: "run folder", part: Here, run: checkRunDir},
 		{name: "devices", part: Here, run: checkDevices},
 		{name: "registry", part: User, run: checkRegistries},
+		{name: "policy keys", part: Here, run: checkKeys, root: true},
+		{name: "verifier", part: User, run: checkVerifier},
 		{name: "slurm.conf", part: Here, run: checkSlurmConf},
 		{name: "prolog flags", part: Here, run: checkPrologFlags},
 		{name: "prolog timeout", part: Here, run: checkPrologTimeout},
 		{name: "batch start timeout", part: Here, run: checkBatchStart},
+		{name: "accounts", part: Here, run: checkAccounts},
 		{name: "process tracking", part: Here, run: checkProctrack},
 		{name: "job container", part: Here, run: checkJobContainer},
 		{name: "plugstack.conf", part: Here, run: checkPlugstack},
