@@ -219,6 +219,33 @@ func TestClusterReaderNode(t *testing.T) {
 	})
 }
 
+// What a tag means to the first node of a job, it means to all of its nodes,
+// also when it moves meanwhile; another job takes it as it is then.
+func TestClusterPinsJobs(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	dir, reg := shared(t), newRegistry(t)
+	image, first := reg.push(t, "a/b:v1", "first")
+	nodes := newNodes(t, 3, dir, false)
+	nodes[2].configure(func(c *testConfig) { c.Cluster.Writer = false })
+	nodes[0].prepare(request(1, image, ""))
+	_, second := reg.push(t, "a/b:v1", "second")
+	for i, n := range nodes {
+		n.prepare(request(1, image, ""))
+		if ready := n.ready(request(1, image, "")); ready.Digest != first || !ready.Pinned {
+			t.Errorf("node %d: %+v, want %s", i, ready, first)
+		}
+	}
+	// A node that may not write says that it pinned nothing.
+	for i, want := range map[int]bool{2: false, 1: true} {
+		nodes[i].prepare(request(2, image, ""))
+		if ready := nodes[i].ready(request(2, image, "")); ready.Digest != second || ready.Pinned != want {
+			t.Errorf("second job, node %d: %+v, want %s, pinned %v", i, ready, second, want)
+		}
+	}
+}
+
 // kill -9 of the worker that pulls for all: another node takes over.
 func TestClusterWorkerKilled(t *testing.T) {
 	if !privateMounts(t) {

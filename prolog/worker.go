@@ -69,6 +69,7 @@ type worker struct {
 	folder jobstate.Folder
 	req    jobstate.Request
 	hit    bool
+	pinned bool        // what the tag means is the same on all nodes of the job
 	found  os.FileInfo // on a hit: the image's folder
 
 	// See cluster_linux.go.
@@ -104,6 +105,7 @@ func (w *worker) prepare(ctx context.Context) jobstate.State {
 		w.log.WithError(err).Error("prepare")
 		return jobstate.State{Failure: fault.NewMessage(err), LoginWanted: w.loginWanted(err)}
 	}
+	ready.Pinned = w.pinned
 	w.log.WithField("digest", ready.Digest).Info("ready")
 	return jobstate.State{Ready: ready, Hit: w.hit}
 }
@@ -183,7 +185,8 @@ func statDir(im store.Image) (os.FileInfo, error) {
 }
 
 // digest says which image is meant: the one that submission pinned, else one
-// whose digest the reference names and that is at hand, else the registry says.
+// whose digest the reference names and that is at hand, else the registry says;
+// of a tag, on one node for all of the job's, see jobDigest.
 func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, error) {
 	if w.req.Digest != "" {
 		return store.ParseDigest(w.req.Digest)
@@ -196,8 +199,9 @@ func (w *worker) digest(ctx context.Context, st *store.Store) (store.Digest, err
 		if w.atHand(ctx, st, ref.Digest()) {
 			return ref.Digest(), nil
 		}
+		return w.resolve(ctx)
 	}
-	return w.resolve(ctx)
+	return w.jobDigest(ctx)
 }
 
 // atHand says whether d is in a store and the user may use it, so that no

@@ -262,6 +262,14 @@ bool check_device(const char *value, char error[CHECK_ERROR_SIZE]) {
   }
 }
 
+bool check_pin(const char *value, char error[CHECK_ERROR_SIZE]) {
+  static const char *const words[] = {"yes", "no", "require"};
+  for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+    if (strcmp(value, words[i]) == 0)
+      return true;
+  return wrong(error, "--container-pin is yes, no or require");
+}
+
 int check_bool(const char *value) {
   static const char *const words[2][4] = {{"0", "false", "no", "off"}, {"1", "true", "yes", "on"}};
   for (int truth = 0; truth < 2; truth++)

@@ -19,6 +19,7 @@ enum option_id {
   NO_REMAP,
   SLURM,
   NO_SLURM,
+  PIN,
   ENV,
   DEVICE,
   OPTION_COUNT,
@@ -56,6 +57,11 @@ static struct spank_option table[] = {
      callback},
     {"no-container-slurm", NULL, "do not make Slurm's commands work in the container", 0, NO_SLURM,
      callback},
+    {"container-pin", "yes|no|require",
+     "turn the image's tag into a digest when the job is submitted: yes (the default), require "
+     "(refuse the job if the registry does not answer), or no (each node takes what the tag means "
+     "to it)",
+     1, PIN, callback},
     {"container-env", "NAME[,NAME]",
      "keep the job's value of these variables although the image sets them; may be repeated", 1,
      ENV, callback},
@@ -103,6 +109,8 @@ static bool check(int val, const char *value, char *error) {
     return check_workdir(value, error);
   case ENV:
     return check_env(value, error);
+  case PIN:
+    return check_pin(value, error);
   case DEVICE:
     return check_device(value, error);
   default:
@@ -114,8 +122,8 @@ static char **slot(struct request *r, int val) {
   char **slots[] = {
       [IMAGE] = &r->image,    [MOUNTS] = &r->mounts, [WORKDIR] = &r->workdir, [HOME] = &r->home,
       [NO_HOME] = &r->home,   [READONLY] = &r->root, [WRITABLE] = &r->root,   [REMAP] = &r->remap,
-      [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,  [ENV] = &r->env,
-      [DEVICE] = &r->device,
+      [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,  [PIN] = &r->pin,
+      [ENV] = &r->env,        [DEVICE] = &r->device,
   };
   return slots[val];
 }
@@ -165,7 +173,7 @@ static void accumulate(char **slot, const char *list) {
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
   static const int opposites[] = {IMAGE,    MOUNTS, WORKDIR,  NO_HOME, HOME, WRITABLE, READONLY,
-                                  NO_REMAP, REMAP,  NO_SLURM, SLURM,   ENV,  DEVICE};
+                                  NO_REMAP, REMAP,  NO_SLURM, SLURM,   PIN,  ENV,      DEVICE};
   return opposites[val];
 }
 
@@ -274,7 +282,8 @@ static bool take_environment(char *error) {
   r->home = r->root = r->remap = r->slurm = NULL;
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
-         take_string(DEVICE, "DEVICE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
+         take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&

@@ -17,6 +17,7 @@ static const struct {
     {"HOME", offsetof(struct request, home)},
     {"ROOT", offsetof(struct request, root)},
     {"REMAP", offsetof(struct request, remap)},
+    {"PIN", offsetof(struct request, pin)},
     {"SLURM", offsetof(struct request, slurm)},
     {"ENV", offsetof(struct request, env)},
     {"DEVICE", offsetof(struct request, device)},
@@ -100,6 +101,7 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "home", r->home);
   encode_one(w, "root", r->root);
   encode_one(w, "remap", r->remap);
+  encode_one(w, "pin", r->pin);
   encode_one(w, "slurm", r->slurm);
   encode_names(w, "env", r->env);
   encode_names(w, "device", r->device);

@@ -23,6 +23,7 @@ struct request {
   char *home;        /* "0" or "1" */
   char *root;        /* "readonly" or "writable" */
   char *remap;       /* "0" or "1": appear as root */
+  char *pin;         /* "yes", "no" or "require" */
   char *slurm;       /* "0" or "1": Slurm's commands in the container */
   char *env;         /* NAME[,NAME] */
   char *device;      /* DEVICE[,DEVICE] */

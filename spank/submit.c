@@ -32,7 +32,12 @@ static void say_lines(char *text, bool is_error) {
   }
 }
 
+static bool is_pin(const struct request *r, const char *word) {
+  return r->pin != NULL && strcmp(r->pin, word) == 0;
+}
+
 static void resolve(const struct config *config, struct request *r) {
+  bool required = is_pin(r, "require");
   struct resolve_answer answer;
   switch (resolve_reference(config->berth, r->image, &answer)) {
   case RESOLVE_PINNED:
@@ -42,7 +47,9 @@ static void resolve(const struct config *config, struct request *r) {
     say_lines(answer.why, true);
     exit(1);
   case RESOLVE_UNREACHABLE:
-    say_lines(answer.why, false);
+    say_lines(answer.why, required);
+    if (required)
+      refuse("--container-pin=require: without a digest the job is not submitted");
     slurm_spank_log("berth: %s is not pinned: the job runs what the tag names when it starts",
                     r->image);
   }
@@ -55,11 +62,11 @@ static void resolve(const struct config *config, struct request *r) {
 static void pin(const struct config *config, bool in_job, struct request *r) {
   const char *job_image = getenv("SLURM_BERTH_IMAGE");
   const char *job_pin = getenv("SLURM_BERTH_DIGEST");
-  if (check_image_is_path(r->image))
+  if (check_image_is_path(r->image) || is_pin(r, "no"))
     return;
   if (in_job && job_pin != NULL && (r->digest = request_pinned(job_pin, r->image)) != NULL)
     return;
-  if (in_job && job_image != NULL && strcmp(job_image, r->image) == 0)
+  if (in_job && job_image != NULL && strcmp(job_image, r->image) == 0 && !is_pin(r, "require"))
     return;
   resolve(config, r);
 }

@@ -51,6 +51,7 @@ func settings(cfg *config.Config) step.Settings {
 		Site: site.Of(&cfg.Container), MountHome: cfg.Container.MountHome,
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
+		Pins:  cfg.Cluster.Dir != "",
 		Slurm: cfg.Container.Slurm, SlurmCommands: slurmCommands(),
 		Scratch: func(memory int64) launcher.Scratch { return scratch(&cfg.Container, memory) },
 	}
@@ -239,6 +240,8 @@ func (i *image) Mount(ctx context.Context) (*os.File, error) {
 	defer mounts.Close()
 	return mounts.CloneImage(i.ready.Mount)
 }
+
+func (i *image) Pinned() bool { return i.ready.Pinned }
 
 func (i *image) Squashfs() (*os.File, error) { return os.Open(i.ready.Squashfs()) }
 

@@ -49,6 +49,7 @@ type ClusterOptions struct {
 //
 //	images/.removed/                    what was removed, for RemoveDelay
 //	leases/<key>/<node>.<boot id>       the node has the image mounted in place
+//	pins/<job>.<key>                    what the image of a job means, see Pin
 //
 // It needs nothing of the file system but that rename(2) and link(2) are
 // atomic. Root of the writers' hosts writes everything in it; root of the

@@ -124,7 +124,8 @@ func (c *Cluster) putBack(key, from string) error {
 	return unusable("put back image", key, err)
 }
 
-// Expunge removes the files of images that were removed long enough ago. An
+// Expunge removes the files of images that were removed long enough ago, and
+// the pins of jobs that are over. An
 // image on which there is a lease after all gets its name back. A writer's
 // root calls it; what fails is left for the next time.
 func (c *Cluster) Expunge(ctx context.Context) {
@@ -136,7 +137,9 @@ func (c *Cluster) expunge() error {
 	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(c.removedDir())
+	err = c.expungePins(now)
+	entries, derr := os.ReadDir(c.removedDir())
+	err = errors.Join(err, derr)
 	for _, e := range entries {
 		info, ierr := e.Info()
 		if ierr == nil && now.Sub(info.ModTime()) >= c.opts.RemoveDelay {

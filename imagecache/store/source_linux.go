@@ -220,8 +220,24 @@ func checkTrustedDir(path string) error {
 	return f.Close()
 }
 
-// checkTrusted refuses what anybody but root, or the caller, could change.
+// checkTrusted refuses what anybody but root, or the caller, could change, and
+// a file with a second name.
 func checkTrusted(f *os.File, kind uint32) error {
+	if err := checkOwner(f, kind); err != nil || kind != unix.S_IFREG {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Nlink != 1 {
+		return fmt.Errorf("%s has %d names, want one", f.Name(), st.Nlink)
+	}
+	return nil
+}
+
+// checkOwner refuses what anybody but root, or the caller, could change.
+func checkOwner(f *os.File, kind uint32) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
@@ -233,8 +249,6 @@ func checkTrusted(f *os.File, kind uint32) error {
 		return fmt.Errorf("%s belongs to uid %d, not to root", f.Name(), st.Uid)
 	case st.Mode&0o022 != 0:
 		return fmt.Errorf("%s may be written by others than root", f.Name())
-	case kind == unix.S_IFREG && st.Nlink != 1:
-		return fmt.Errorf("%s has %d names, want one", f.Name(), st.Nlink)
 	}
 	return nil
 }

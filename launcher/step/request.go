@@ -30,6 +30,7 @@ type Request struct {
 	Writable  *bool
 	Remap     *bool
 	Env       []string // variables that keep the job's value
+	Unpinned  bool     // nodes may run what the tag means to each of them
 	Slurm     *bool    // Slurm's commands work in the container
 	Memory    int64    // bytes that the job may use on this node; 0 when nothing says
 }
@@ -39,16 +40,20 @@ func (r *Request) imageIsFile() bool {
 	return strings.HasPrefix(r.Image, "/") || strings.HasPrefix(r.Image, ".")
 }
 
-// checkPinned refuses a step over several nodes whose image no digest fixes:
-// a tag that moves while the nodes ask would give them different programs.
-func (r *Request) checkPinned() error {
-	if r.Nodes < 2 || r.Digest != "" || r.imageIsFile() || strings.Contains(r.Image, "@sha256:") {
-		return nil
-	}
+// mustBePinned says whether nothing fixes what the image of a step over several
+// nodes means: a tag that moves while they ask would give them different
+// programs.
+func (r *Request) mustBePinned() bool {
+	return r.Nodes > 1 && !r.Unpinned && r.Digest == "" && !r.imageIsFile() && !strings.Contains(r.Image, "@sha256:")
+}
+
+// errUnpinned is for such a step where no cluster's store pinned it, because.
+func (r *Request) errUnpinned(because string) error {
 	return &fault.Error{
 		Op: "start on several nodes", Arg: fault.Clean(r.Image), Blame: fault.User,
-		Err:    errors.New("the image's registry could not be asked at submission, so nothing says which digest the tag means"),
-		Remedy: "submit again when the registry answers, or name the image by digest: IMAGE@sha256:…",
+		Err: errors.New("the image's registry could not be asked at submission, so nothing says which digest the tag means" + because),
+		Remedy: "submit again when the registry answers, name the image by digest (IMAGE@sha256:…), " +
+			"or let each node take what the tag means to it: --container-pin=no",
 	}
 }
 
@@ -68,7 +73,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Mounts: m.All("mounts"), Devices: m.All("device"), Variables: m.All("variable"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
 		Env:   m.All("env"),
-		Slurm: flag(m, "slurm", "1"),
+		Slurm: flag(m, "slurm", "1"), Unpinned: m.Get("pin") == "no",
 	}
 	r.User.Groups = n.list("groups")
 	if m.Get("memory") != "" {

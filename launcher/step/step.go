@@ -60,6 +60,9 @@ type Image interface {
 	Mount(ctx context.Context) (*os.File, error)
 	// Squashfs opens the image's file, to be served with FUSE.
 	Squashfs() (*os.File, error)
+	// Pinned says that all nodes of the job get the same image, although its
+	// request has no digest.
+	Pinned() bool
 	// Config opens the image's config as the store keeps it.
 	Config() (*os.File, error)
 }
@@ -73,6 +76,7 @@ type Settings struct {
 	MountDir  bool         // whether the job's working directory is visible
 	Remap     bool         // when the job does not say
 	Writable  bool         // when the job does not say
+	Pins      bool         // there is a cluster's store, in which nodes pin what a job's tag means
 	Slurm     bool         // Slurm's commands work in the container, when the job does not say
 	Devices   devices.Wish // what the site says of devices
 	IDMap     bool         // false forces what kernels without squashfs idmap do
@@ -123,21 +127,15 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 // create is the order of things: the image, task 0's view of the node, the
 // namespaces, the container.
 func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *tasks, node Node, set Settings) (*container, error) {
-	if err := req.checkPinned(); err != nil {
-		return nil, err
-	}
 	begin := time.Now()
 	made := make(chan madeNamespaces, 1)
 	go func() {
 		users, err := node.UserNamespaces(ctx, req.Job, req.User)
 		made <- madeNamespaces{users, err}
 	}()
-	var image Image // none for a file of the user's
-	if !req.imageIsFile() {
-		var err error
-		if image, err = waitForImage(ctx, req, tasks, node); err != nil {
-			return nil, err
-		}
+	image, err := req.image(set, func() (Image, error) { return waitForImage(ctx, req, tasks, node) })
+	if err != nil {
+		return nil, err
 	}
 	waited := time.Now()
 	view, err := tasks.firstView(ctx)
@@ -158,6 +156,23 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 		"image": fault.Clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
 	}).Info("container ready")
 	return &container{users: ns.users, Container: c}, nil
+}
+
+// image has wait get the step's image; it is nil for a file of the user's. On
+// several nodes a tag has to mean the same, which submission or the cluster's
+// store sees to.
+func (r *Request) image(set Settings, wait func() (Image, error)) (Image, error) {
+	switch {
+	case r.imageIsFile():
+		return nil, nil
+	case r.mustBePinned() && !set.Pins:
+		return nil, r.errUnpinned("")
+	}
+	image, err := wait()
+	if err == nil && r.mustBePinned() && !image.Pinned() {
+		err = r.errUnpinned(", and this node cannot pin it in the cluster's store (cluster.dir, cluster.writers)")
+	}
+	return image, err
 }
 
 // madeNamespaces comes from a goroutine: they are made while the image and

@@ -229,6 +229,13 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
+type pinnedImage struct {
+	Image
+	pinned bool
+}
+
+func (p *pinnedImage) Pinned() bool { return p.pinned }
+
 func TestSeveralNodesNeedAPin(t *testing.T) {
 	for name, tc := range map[string]struct {
 		r    Request
@@ -239,10 +246,19 @@ func TestSeveralNodesNeedAPin(t *testing.T) {
 		"pinned":             {Request{Nodes: 2, Image: "x:1", Digest: "sha256:0"}, true},
 		"digest in the name": {Request{Nodes: 2, Image: "x@sha256:0"}, true},
 		"a file":             {Request{Nodes: 2, Image: "./x.sqsh"}, true},
+		"not wanted":         {Request{Nodes: 2, Image: "x:1", Unpinned: true}, true},
 		"a tag alone":        {Request{Nodes: 2, Image: "x:1"}, false},
 	} {
-		if err := tc.r.checkPinned(); (err == nil) != tc.good {
-			t.Errorf("%s: %v", name, err)
+		for pinned, good := range map[bool]bool{false: tc.good, true: true} {
+			_, err := tc.r.image(Settings{Pins: true}, func() (Image, error) { return &pinnedImage{pinned: pinned}, nil })
+			if (err == nil) != good {
+				t.Errorf("%s, pinned in the cluster's store %v: %v", name, pinned, err)
+			}
+		}
+		asked := false
+		_, err := tc.r.image(Settings{}, func() (Image, error) { asked = true; return &pinnedImage{}, nil })
+		if (err == nil) != tc.good || asked && !tc.good {
+			t.Errorf("%s, without a cluster's store: %v; the image was asked for: %v", name, err, asked)
 		}
 	}
 }

@@ -22,15 +22,9 @@ func ParseWhole(m wire.Message) (*Request, error) {
 // from the view of the node that the caller has. progress gets lines for the
 // user while the image is waited for. The error is a fault.
 func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Settings, progress func(line string)) (*launcher.Container, *launcher.UserNamespaces, error) {
-	if err := req.checkPinned(); err != nil {
+	image, err := req.image(set, func() (Image, error) { return node.Image(ctx, req, absent(progress)) })
+	if err != nil {
 		return nil, nil, err
-	}
-	var image Image // none for a file of the user's
-	if !req.imageIsFile() {
-		var err error
-		if image, err = node.Image(ctx, req, absent(progress)); err != nil {
-			return nil, nil, err
-		}
 	}
 	users, err := node.UserNamespaces(ctx, req.Job, req.User)
 	if err != nil {

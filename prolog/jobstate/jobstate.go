@@ -72,6 +72,9 @@ type Ready struct {
 	Digest string `json:"digest"` // of the manifest, "sha256:…"
 	Mount  string `json:"mount"`  // its name among the node's image mounts
 	Dir    string `json:"dir"`    // its folder in the store
+	// Pinned says that other nodes of the job, whose request has no digest
+	// either, get the same.
+	Pinned bool `json:"pinned,omitempty"`
 }
 
 // Squashfs is the path of the image's file, Config that of its image.json.

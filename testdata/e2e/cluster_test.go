@@ -100,6 +100,75 @@ func (s *site) checkStores(t *testing.T, use string) {
 	}
 }
 
+// TestJobsArePinned is what becomes of jobs over several nodes whose registry
+// did not answer at submission: without a shared store they are refused, with
+// one the first node's answer holds, and --container-pin has the last word.
+func TestJobsArePinned(t *testing.T) {
+	s, reg := clusterSite(t, "copy", true)
+	image, _ := reg.image(t, "moving", time.Second)
+	unreachable := "HTTP_PROXY=http://127.0.0.1:9 "
+	t.Run("the first node's answer holds", func(t *testing.T) {
+		script := unreachable + `salloc -N2 sh -c '
+			srun -N1 -n1 -w $(scontrol show hostnames | head -n1) --container-image=` + image + ` ls /share
+			touch /shared/moved.new; while [ ! -e /shared/moved ]; do sleep 0.1; done
+			srun -N2 --container-image=` + image + ` ls /share; rm /shared/moved'`
+		s.Spawn("pinned", cluster.Command{Machine: "ctl", User: "alice", Args: []string{"sh", "-c", script + " >/shared/pinned.out 2>&1; touch /shared/pinned.end"}})
+		defer s.Stop("pinned")
+		exists := func(name string) func() bool {
+			return func() bool { return s.With(t).Run(t.Context(), "ctl", "root", "test", "-e", "/shared/"+name).Code == 0 }
+		}
+		until(t, time.Minute, "the first step is over", exists("moved.new"))
+		reg.push(t, "moving", "moved")
+		s.MustRun(t.Context(), "ctl", "root", "mv", "/shared/moved.new", "/shared/moved")
+		until(t, time.Minute, "the second step is over", exists("pinned.end"))
+		out := s.With(t).MustRun(t.Context(), "ctl", "root", "cat", "/shared/pinned.out")
+		if got := strings.Count(out, "moving\n"); got != 3 || strings.Contains(out, "moved") {
+			t.Errorf("want the first image three times: %s", out)
+		}
+	})
+	for _, tc := range []struct {
+		name, options string
+		code          int
+		want, says    string
+	}{
+		{"pinned at submission", "-N2", 0, `^moved\nmoved\n$`, `^$`},
+		{"require", "-N2 --container-pin=require", 0, `^moved\nmoved\n$`, `^$`},
+		{"nonsense", "--container-pin=maybe", 255, `^$`, `yes, no or require`},
+	} {
+		t.Run(tc.name, func(t *testing.T) { s.pin(t, "", image, tc.options, tc.code, tc.want, tc.says) })
+	}
+	t.Run("required and unreachable", func(t *testing.T) {
+		s.pin(t, unreachable, image, "-N2 --container-pin=require", 1, `^$`, `not submitted`)
+	})
+	s.idle(t)
+	// Without a shared store.
+	s.MustRun(t.Context(), "ctl", "root", "sh", "-c", "rm -r "+sharedStore)
+	for _, node := range []string{"n1", "n2", "n3"} {
+		s.MustRun(t.Context(), node, "root", "sed", "-i", "/^\\[cluster\\]/,/^lock_timeout/d", "/etc/berth/berth.toml")
+	}
+	t.Run("refused", func(t *testing.T) {
+		s.pin(t, unreachable, image, "-N2", 1, `^$`, `--container-pin=no`)
+	})
+	t.Run("each for itself", func(t *testing.T) {
+		s.pin(t, unreachable, image, "-N2 --container-pin=no", 0, `^moved\nmoved\n$`, `^$`)
+	})
+	s.idle(t)
+}
+
+// pin runs a step, as bob, who has no answer of an earlier submission, where the
+// environment is to keep submission from the registry.
+func (s *site) pin(t *testing.T, environment, image, options string, code int, want, says string) {
+	t.Helper()
+	user := "alice"
+	if environment != "" {
+		user = "bob"
+	}
+	r := s.as(t, user, environment+"srun "+options+" --container-image="+image+" ls /share")
+	if r.Code != code || !regexp.MustCompile(want).MatchString(r.Stdout) || !regexp.MustCompile(says).MatchString(r.Stderr) {
+		t.Errorf("want exit code %d, %s, %s: %v", code, want, says, r)
+	}
+}
+
 // TestClusterStoreTakeOver kills the worker that pulls for all: its own job
 // fails, the one that waits on another node gets the image.
 func TestClusterStoreTakeOver(t *testing.T) {

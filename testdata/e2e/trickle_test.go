@@ -138,18 +138,7 @@ func (r *trickling) transfers(b *trickled) (count, whole int) {
 // image publishes tiny with a layer that takes so long, and returns its name.
 func (r *trickling) image(t *testing.T, name string, over time.Duration) (string, *trickled) {
 	t.Helper()
-	base, err := images.ReadLayout(images.Layout(t, "tiny"), images.Tag)
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer := static.NewLayer(tarOf(t, name), types.OCIUncompressedLayer)
-	img, err := mutate.AppendLayers(base, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := images.Push(t.Context(), r.reg.Host, name+":1", img); err != nil {
-		t.Fatal(err)
-	}
+	layer := r.push(t, name, name)
 	digest, err := layer.Digest()
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +148,24 @@ func (r *trickling) image(t *testing.T, name string, over time.Duration) (string
 	defer r.mu.Unlock()
 	r.blobs[digest.String()] = blob
 	return trickle + "/" + name + ":1", blob
+}
+
+// push publishes tiny with the layer called content as name:1.
+func (r *trickling) push(t *testing.T, name, content string) v1.Layer {
+	t.Helper()
+	base, err := images.ReadLayout(images.Layout(t, "tiny"), images.Tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer := static.NewLayer(tarOf(t, content), types.OCIUncompressedLayer)
+	img, err := mutate.AppendLayers(base, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := images.Push(t.Context(), r.reg.Host, name+":1", img); err != nil {
+		t.Fatal(err)
+	}
+	return layer
 }
 
 // tarOf is a layer of half a megabyte that no other name has.
