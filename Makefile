@@ -1,7 +1,7 @@
 # Berth's build. `make help` lists the targets.
 #
 # Everything is built below build/, laid out as it is installed:
-#   bin/berth  libexec/berth/{berth-create,berth-join,berth-verify}  lib/berth/spank_berth.so
+#   bin/berth  libexec/berth/{berth-create,berth-join,berth-verify}  lib/berth/spank_berth.so  lib/berth/pbs/
 
 # The plugin is built for PREFIX, so give it to `make build` too, or to
 # `make install`, which builds again for it.
@@ -13,15 +13,17 @@ GO      ?= go
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help all build plugins deps test demo bench lint install clean
+.PHONY: help all build plugins deps test demo bench lint install pbs-install pbs-uninstall clean
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 all: build
 build: ## build the programs and the Slurm plugin
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/bin/berth ./cmd/berth
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-create ./cmd/berth-create
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(BUILD)/libexec/berth/berth-verify ./cmd/berth-verify
+	install -D -m 0644 pbs/berth_hook.py $(BUILD)/lib/berth/pbs/berth_hook.py
+	install -m 0755 pbs/setup pbs/prologue pbs/epilogue $(BUILD)/lib/berth/pbs
 	$(MAKE) -s -C launcher/join BUILD=$(BUILD)
 	$(MAKE) -s -C spank/client BUILD=$(BUILD)
 	$(MAKE) -s -C spank BUILD=$(BUILD) BINDIR=$(PREFIX)/bin LIBEXEC=$(PREFIX)/libexec/berth
@@ -53,6 +55,15 @@ install: build ## install below DESTDIR/PREFIX
 	install -D -m 0755 $(BUILD)/libexec/berth/slurm/berth-slurm $(DESTDIR)$(PREFIX)/libexec/berth/slurm/berth-slurm
 	cp -P $(BUILD)/libexec/berth/slurm/s* $(DESTDIR)$(PREFIX)/libexec/berth/slurm/
 	install -D -m 0755 $(BUILD)/lib/berth/spank_berth.so $(DESTDIR)$(PREFIX)/lib/berth/spank_berth.so
+	install -d $(DESTDIR)$(PREFIX)/lib/berth/pbs
+	install -m 0644 $(BUILD)/lib/berth/pbs/berth_hook.py $(DESTDIR)$(PREFIX)/lib/berth/pbs/berth_hook.py
+	install -m 0755 $(BUILD)/lib/berth/pbs/setup $(BUILD)/lib/berth/pbs/prologue $(BUILD)/lib/berth/pbs/epilogue $(DESTDIR)$(PREFIX)/lib/berth/pbs
+
+pbs-install: install ## install, and make the hook and resources in the PBS server of this host
+	$(DESTDIR)$(PREFIX)/lib/berth/pbs/setup install $(PREFIX)
+
+pbs-uninstall: ## remove the hook and resources from the PBS server of this host
+	pbs/setup uninstall
 
 clean: ## remove what was built
 	rm -rf $(BUILD)

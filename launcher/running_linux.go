@@ -54,6 +54,19 @@ func FindRunning() ([]*Running, error) {
 	return all, nil
 }
 
+// RunningAt is the container that one process of the caller's is in.
+func RunningAt(pid int) (*Running, error) {
+	namespace, err := os.Readlink(procPath(pid, "ns/mnt"))
+	if err != nil {
+		return nil, err
+	}
+	m, err := readMarker(pid, namespace)
+	if err != nil {
+		return nil, err
+	}
+	return &Running{Marker: *m, PIDs: []int{pid}, namespace: namespace}, nil
+}
+
 func procPath(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
 }

@@ -371,6 +371,7 @@ def request(event, values):
     records = [
         ("job", job_id(job)), ("uid", user.pw_uid), ("gid", gid),
         ("groups", ",".join(str(g) for g in os.getgrouplist(user.pw_name, gid))),
+        ("account", attribute(job, "Account_Name")), ("queue", attribute(job, "queue")),
         ("nodes", len(hosts(job))), ("dir", unescape(entry(job.Variable_List, "PBS_O_WORKDIR") or "")),
     ]
     for name in RESOURCES:
@@ -408,7 +409,7 @@ def settings(path, separator):
     return found
 
 
-ONCE = tuple("pbs.event().job.%s=" % name for name in ("id", "euser", "egroup"))
+ONCE = tuple("pbs.event().job.%s=" % name for name in ("id", "euser", "egroup", "queue", "Account_Name"))
 
 
 def refuse_forged_input(config):
@@ -440,12 +441,15 @@ def launch(event, config):
     mode = (record or {}).get("mode") or values.get("container_mode") or "job"
     if mode == "ranks":
         return
-    inner = [str(a) for a in event.argv or []] or [str(event.progname), "-l"]
+    inner = [str(a) for a in event.argv or []]
+    shell = [] if inner else ["--shell"]  # a script's, or a terminal's
+    # Not as a login shell: the image's /etc/profile would replace its own PATH.
+    inner = inner or [str(event.progname)]
     berth = os.path.join(config["prefix"], "bin", "berth")
     if not os.access(berth, os.X_OK):
         return fail_task(event, berth + " is not on this node")
     event.progname = berth
-    event.argv = ["berth", "task", "--job=" + job_id(event.job), "--"] + [escape(a) for a in inner]
+    event.argv = ["berth", "task", "--job=" + job_id(event.job)] + shell + ["--"] + [escape(a) for a in inner]
 
 
 def read_record(event, config):

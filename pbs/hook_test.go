@@ -453,7 +453,7 @@ func TestLaunch(t *testing.T) {
 			lines []string
 			want  []string // nil: the task stays as it is
 		}{
-			"script":       {[]string{wantsImage, "pbs.event().progname=/bin/bash"}, []string{"/bin/bash", "-l"}},
+			"script":       {[]string{wantsImage, "pbs.event().progname=/bin/bash"}, []string{"/bin/bash"}},
 			"executable":   {append(argv("/bin/a b", "-x", "c,d", `e\f`, "%41", "=", "ü", "--"), wantsImage, "pbs.event().progname=/bin/a b"), []string{"/bin/a b", "-x", "c,d", `e\f`, "%41", "=", "ü", "--"}},
 			"no container": {append(argv("ls"), "pbs.event().progname=ls"), nil},
 			"ranks":        {append(argv("ls"), "pbs.event().progname=ls", wantsImage, "pbs.event().job.Resource_List[container_mode]=ranks"), nil},
@@ -469,7 +469,7 @@ func TestLaunch(t *testing.T) {
 					}
 					return
 				}
-				if o.progname != filepath.Join(h.prefix, "bin/berth") || !slices.Equal(o.argv[:3], []string{"berth", "task", "--job=7.server"}) || !slices.Equal(inner(t, o.argv), tc.want) {
+				if o.progname != filepath.Join(h.prefix, "bin/berth") || !slices.Equal(o.argv[:3], []string{"berth", "task", "--job=7.server"}) || slices.Contains(o.argv, "--shell") != (name == "script") || !slices.Equal(inner(t, o.argv), tc.want) {
 					t.Errorf("%q; want %q", o.argv, tc.want)
 				}
 			})

@@ -56,6 +56,8 @@ type job struct {
 	id      jobstate.JobID
 	mode    string
 	pbsExec string
+	account string
+	queue   string
 	request *step.Request
 	paths   launcher.Job
 	common  *jobstate.Common
@@ -98,6 +100,7 @@ func parseJob(m wire.Message) (*job, error) {
 	}
 	return &job{
 		id: id, mode: mode, pbsExec: m.Get("pbs_exec"), request: req,
+		account: m.Get("account"), queue: m.Get("queue"),
 		paths: launcher.Job{Dir: m.Get("dir"), TmpDir: m.Get("tmpdir"), Visible: m.All("visible")},
 	}, nil
 }
@@ -131,7 +134,8 @@ func (j *job) progress(line string) error {
 
 func (j *job) make(ctx context.Context, cfg *config.Config) error {
 	set := settings(cfg)
-	container, users, err := step.Make(ctx, j.request, j.paths, &node{cfg: cfg, berth: berthPath(), job: j.id}, set,
+	n := &node{cfg: cfg, berth: berthPath(), job: j.id, account: j.account, queue: j.queue}
+	container, users, err := step.Make(ctx, j.request, j.paths, n, set,
 		func(line string) { _ = j.progress(line) }) // the next line says the same better
 	if err != nil {
 		return err

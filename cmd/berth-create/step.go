@@ -119,7 +119,9 @@ type node struct {
 	cfg   *config.Config
 	berth string
 	// job is set where the request cannot name it: PBS's ids are no numbers.
-	job jobstate.JobID
+	// account and queue are that job's.
+	job            jobstate.JobID
+	account, queue string
 }
 
 // Names under which a job's user namespaces are pinned.
@@ -131,6 +133,7 @@ const (
 func (n *node) Image(ctx context.Context, r *step.Request, user step.User) (step.Image, error) {
 	req := jobstate.Request{
 		Job: n.id(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
+		Account: n.account, Partition: n.queue,
 	}
 	folder, err := jobstate.Ensure(ctx, []string{n.berth}, n.cfg.Node.RunDir, req)
 	if err != nil {

@@ -32,6 +32,7 @@ type cli struct {
 	Login      loginCmd      `cmd:"" help:"Log in to a registry, for private images."`
 	Logout     logoutCmd     `cmd:"" help:"Forget a login."`
 	Credential credentialCmd `cmd:"" hidden:"" help:"Answer which login is for an image. Only Berth starts it."`
+	Task       taskCmd       `cmd:"" hidden:"" help:"Run a task of a job in the job's container. Only PBS's hook starts it."`
 	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
 	Devices    devicesCmd    `cmd:"" help:"List the devices that a container can be given."`
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`

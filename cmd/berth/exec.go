@@ -22,7 +22,7 @@ type joining struct {
 // execCmd runs a command in a container that runs, as one more of its tasks.
 type execCmd struct {
 	joining
-	Container string   `arg:"" optional:"" help:"JOB or JOB.STEP of Slurm, the NAME of berth run --name, or pid:N for a process in the container."`
+	Container string   `arg:"" optional:"" help:"JOB or JOB.STEP of Slurm, JOB of PBS, the NAME of berth run --name, or pid:N for a process in the container. Within a job of PBS, -- in its place is the job's own."`
 	Command   []string `arg:"" optional:"" passthrough:"" help:"The command and its arguments."`
 	List      bool     `help:"List your containers that run on this machine."`
 	JSON      bool     `name:"json" help:"List them as JSON."`
@@ -33,6 +33,9 @@ type execCmd struct {
 func (c *execCmd) Run(ctx context.Context, s *session) error {
 	if c.List || c.JSON {
 		return s.listRunning(c.JSON)
+	}
+	if command, ok := c.ownJob(s); ok {
+		return notStarted{s.joinJob(ctx, s.env("PBS_JOBID"), func(*launcher.Running) ([]string, error) { return command, nil })}
 	}
 	if len(c.Command) > 0 && c.Command[0] == "--" {
 		c.Command = c.Command[1:]
@@ -49,6 +52,17 @@ func (c *execCmd) Run(ctx context.Context, s *session) error {
 	}
 	return c.run(ctx, s, t, func(*launcher.Running) ([]string, error) { return c.Command, nil },
 		append([]string{"exec"}, c.flags()...), c.Command)
+}
+
+// ownJob is the command of a task that names no container, but writes -- in
+// its place: within a job under PBS that is the job's own, as in
+// mpirun berth exec -- COMMAND.
+func (c *execCmd) ownJob(s *session) ([]string, bool) {
+	i := slices.Index(s.args, "--")
+	if s.env("PBS_JOBID") == "" || i < 0 || c.Container == "" || len(s.args)-i-1 != len(c.Command)+1 {
+		return nil, false
+	}
+	return append([]string{c.Container}, c.Command...), true
 }
 
 // run joins what t means on this machine, or hands the same command line to

@@ -26,6 +26,9 @@ func report(stderr io.Writer, err error) int {
 	if remedy := remedyFor(err); remedy != "" {
 		fmt.Fprintf(stderr, "berth:   %s\n", printable(remedy))
 	}
+	if n, ok := errors.AsType[notStarted](err); ok {
+		return n.ExitStatus()
+	}
 	return fault.Of(err).ExitStatus()
 }
 

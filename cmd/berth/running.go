@@ -55,7 +55,7 @@ func (t target) means(r *launcher.Running) bool {
 			return true
 		}
 	}
-	return t.pid == 0 && (r.Name == t.text || t.job != "" && r.Job == t.job && (t.step == "" || r.Step == t.step))
+	return t.pid == 0 && (r.Name == t.text || r.Job == t.text || t.job != "" && r.Job == t.job && (t.step == "" || r.Step == t.step))
 }
 
 // running finds containers of the user's on this machine. Whoever knows of

@@ -17,6 +17,9 @@ import (
 // interprets.
 type Request struct {
 	Job, Step uint32
+	// ID is the job's where the scheduler has no numbers for it (PBS): Job and
+	// Step are 0 then.
+	ID        string
 	User      launcher.User
 	Tasks     int    // local tasks of the step
 	Nodes     int    // nodes of the step; 0 when unknown
@@ -159,6 +162,9 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 
 // label is what the step's container is called.
 func (r *Request) label() launcher.Label {
+	if r.ID != "" {
+		return launcher.Label{Job: r.ID, Image: r.Image, Env: r.Env}
+	}
 	return launcher.Label{
 		Job: strconv.FormatUint(uint64(r.Job), 10), Step: stepName(r.Step),
 		Image: r.Image, Env: r.Env,

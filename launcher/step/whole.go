@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"strings"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
@@ -12,10 +13,17 @@ import (
 // without its number and its count of tasks. The job's id is not looked at; it
 // is the caller's.
 func ParseWhole(m wire.Message) (*Request, error) {
+	id := m.Get("job")
 	for key, value := range map[string]string{"job": "0", "step": "0", "tasks": "1"} {
 		m = append(m[:len(m):len(m)], wire.Record{Key: key, Value: value})
 	}
-	return parseRequest(m)
+	r, err := parseRequest(m)
+	if err != nil {
+		return nil, err
+	}
+	r.ID = id
+	r.Env = strings.FieldsFunc(strings.Join(r.Env, ","), func(c rune) bool { return c == ',' })
+	return r, nil
 }
 
 // Make makes the one container that all tasks of a job share on this node,

@@ -84,5 +84,8 @@ func (r Request) message(login string) ([]byte, error) {
 	if login != "" {
 		m = m.Add("login", login)
 	}
+	if r.Partition != "" {
+		m = m.Add("account", r.Account).Add("partition", r.Partition)
+	}
 	return m.Encode()
 }

@@ -43,6 +43,10 @@ type Request struct {
 	GID    uint32 `json:"gid"`
 	Image  string `json:"image"`
 	Digest string `json:"digest,omitempty"`
+	// Account and Partition are what the site's policy may ask for, where the
+	// scheduler's prolog told them; "" otherwise. PBS calls the latter a queue.
+	Account   string `json:"-"`
+	Partition string `json:"-"`
 }
 
 // Key names the folder of the request within its job. What was prepared for one

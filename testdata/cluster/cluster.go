@@ -34,6 +34,7 @@ type Options struct {
 	Conf         []string // lines of slurm.conf, KEY=VALUE
 	Gres         []string // lines of gres.conf
 	JobContainer bool     // a private /tmp per job: job_container/tmpfs
+	Bare         bool     // the machines alone, without Slurm
 	Install      []string // SRC or SRC:DST, read-only; DST/bin comes first in PATH
 	Bind         []string // SRC:DST, writable, the same on all machines
 	ReadOnlyBind []string // SRC:DST
@@ -56,6 +57,9 @@ func (o Options) args() []string {
 	}
 	if o.JobContainer {
 		args = append(args, "--job-container")
+	}
+	if o.Bare {
+		args = append(args, "--bare")
 	}
 	add("--plugstack", o.Plugstack...)
 	add("--conf", o.Conf...)

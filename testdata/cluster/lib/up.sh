@@ -28,11 +28,12 @@ add_plugstack() {
 }
 
 parse_up() {
-  NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 INSTALL_PATH='' OWNER=''
+  NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 BARE=0 INSTALL_PATH='' OWNER=''
   PLUGSTACK=() CONF=() GRES=() BINDS=() FILES=()
   while (($#)); do
     case $1 in
       --job-container) JOB_CONTAINER=1 && shift && continue ;;
+      --bare) BARE=1 && shift && continue ;;
       --*) (($# > 1)) || misuse "$1 needs a value" ;;&
       --dir) misuse "--dir comes right after the command" ;;
       --nodes) NODES=$2 ;;
@@ -58,7 +59,7 @@ parse_up() {
 # options_text is what "the same cluster" means.
 options_text() {
   local file
-  printf '%s\n' "nodes $NODES" "cpus $CPUS" "job-container $JOB_CONTAINER" "${PLUGSTACK[@]/#/plugstack }" "${GRES[@]/#/gres }" \
+  printf '%s\n' "nodes $NODES" "cpus $CPUS" "job-container $JOB_CONTAINER" "bare $BARE" "${PLUGSTACK[@]/#/plugstack }" "${GRES[@]/#/gres }" \
     "${CONF[@]/#/conf }" "${BINDS[@]/#/bind }" "${FILES[@]/#/file }"
   for file in "${PLUGSTACK[@]}" "${FILES[@]%%$'\t'*}"; do
     [[ -f $file ]] && cat "$file"
@@ -131,8 +132,10 @@ bring_up() {
   write_slurm
   start_machines
   start_network
-  start_daemons
-  wait_for "$LIMIT" all_idle || die "nodes not idle after $LIMIT s"
+  if ((!BARE)); then
+    start_daemons
+    wait_for "$LIMIT" all_idle || die "nodes not idle after $LIMIT s"
+  fi
   : >"$DIR/ready"
 }
 

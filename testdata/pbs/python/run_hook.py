@@ -4,8 +4,8 @@
 
 INPUT and OUTPUT hold a line NAME=VALUE for each value, as those that pbs_mom
 and pbs_python exchange, with all that this does to values: an argument ends at
-its first newline, an empty one is lost, a variable that holds newlines can
-begin lines of its own. RESOURCES has the names of the resources that are
+its first newline and loses blanks at both ends, an empty one is lost, a
+variable that holds newlines can begin lines of its own. RESOURCES has the names of the resources that are
 defined, a line each.
 
 Submission (queuejob, modifyjob) happens inside of the server, without lines: for
@@ -30,11 +30,12 @@ def read_lines(path):
         i += 1
         if not equals:
             continue
+        value = value.lstrip()
         if value.startswith('"""'):
             while not (value.endswith('"""') and len(value) >= 6) and i < len(lines):
                 value, i = value + "\n" + lines[i], i + 1
             value = value[3:-3]
-        found.append((name, value))
+        found.append((name, value.rstrip()))
     return found
 
 
