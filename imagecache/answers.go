@@ -62,7 +62,7 @@ func (a Answers) path(ask answer) string {
 }
 
 func (a Answers) recall(ask answer) (store.Digest, bool) {
-	raw, err := readFile(a.path(ask), maxManifest)
+	raw, err := a.readOwn(a.path(ask))
 	if err != nil {
 		return store.Digest{}, false
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/testdata/faultfs"
+	"golang.org/x/sys/unix"
 )
 
 const answerTTL = 10 * time.Minute
@@ -114,4 +116,53 @@ func TestFaultsOfAnswers(t *testing.T) {
 			}
 		},
 	}.Run(t)
+}
+
+// Nobody but the user says which digest a tag had: answers in a folder, or of a
+// file, that others could have made are not believed, and links not followed.
+func TestAnswersOfOthers(t *testing.T) {
+	r := newTestRegistry(t)
+	ref := r.push(t, "x:1", imageOf(t, tarOf(t, file("f", 0o644, "x"))))
+	forged, err := store.ParseDigest("sha256:" + strings.Repeat("a", 64))
+	must(t, err)
+	for name, spoil := range map[string]func(dir, path string) error{
+		"control": func(string, string) error { return nil },
+		"a link": func(dir, path string) error {
+			return errors.Join(os.Rename(path, filepath.Join(dir, "elsewhere")), os.Symlink("elsewhere", path))
+		},
+		"a file that others may write":   func(_, path string) error { return os.Chmod(path, 0o622) },
+		"a folder that others may write": func(dir, _ string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+		"a link to the folder": func(dir, _ string) error {
+			return errors.Join(os.Rename(dir, dir+".real"), os.Symlink(dir+".real", dir))
+		},
+		"a fifo": func(_, path string) error {
+			return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600))
+		},
+		"another's file":   func(_, path string) error { return asAnother(os.Lchown(path, 64999, -1)) },
+		"another's folder": func(dir, _ string) error { return asAnother(os.Lchown(dir, 64999, -1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := NewAnswers(filepath.Join(t.TempDir(), "resolve"), answerTTL)
+			must(t, os.Mkdir(a.dir, 0o700))
+			ask := answer{Reference: ref.String(), Platform: HostPlatform().String(), Digest: forged, Asked: time.Now()}
+			must(t, store.WriteJSON(a.path(ask), 0o600, ask))
+			if err := spoil(a.dir, a.path(ask)); errors.Is(err, errors.ErrUnsupported) {
+				t.Skip("needs root: gives files away")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			d, err := a.Resolve(testContext(t), ref, Platform{}, Network{})
+			if err != nil || (d == forged) != (name == "control") {
+				t.Errorf("got %v, %v", d, err)
+			}
+		})
+	}
+}
+
+// asAnother is err, or that only root could have done it.
+func asAnother(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return errors.ErrUnsupported
+	}
+	return err
 }

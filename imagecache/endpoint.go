@@ -27,8 +27,9 @@ type endpoint struct {
 	repo        name.Repository
 	base        *guard
 	credentials authn.Keychain
-	user        string // whose credentials, "" for any
-	hidden      bool   // see Network.Hidden
+	loginTo     name.Repository // what the credentials are for
+	user        string          // whose, "" for any
+	hidden      bool            // see Network.Hidden
 	schemes     []string
 
 	// standing is what was learnt of a mirror during this pull.
@@ -69,8 +70,9 @@ func newEndpoint(host, repository string, h Host, net Network) (*endpoint, error
 	if err != nil {
 		return nil, err
 	}
+	repo := registry.Repo(repository)
 	return &endpoint{
-		host: host, repo: registry.Repo(repository), base: base, credentials: net.Credentials, hidden: net.Hidden,
+		host: host, repo: repo, loginTo: repo, base: base, credentials: net.Credentials, hidden: net.Hidden,
 		schemes: schemes, client: base.client(base),
 	}, nil
 }
@@ -171,8 +173,11 @@ func (e *endpoint) authenticator(ctx context.Context, step int) (authn.Authentic
 	if e.credentials == nil {
 		return nil, nil
 	}
-	auth, err := authn.Resolve(ctx, e.credentials, wanted{e.repo, e.user})
+	auth, err := authn.Resolve(ctx, e.credentials, wanted{e.loginTo, e.user})
 	if err != nil {
+		if e.mirror {
+			return nil, fmt.Errorf("look up the login for the mirror: %w", err)
+		}
 		return nil, fmt.Errorf("look up your login: %w", err)
 	}
 	if auth == authn.Anonymous {

@@ -62,4 +62,10 @@ type Host struct {
 	// Proxy is used for this host and where it redirects to, instead of
 	// Network.Proxy.
 	Proxy string
+	// MirrorLogins, if set, has the site's login to this host as a mirror of
+	// others, which is shown in place of a user's.
+	MirrorLogins authn.Keychain
+	// TakesLogins says that this host, as a mirror, may be shown the login to
+	// the registry that it mirrors.
+	TakesLogins bool
 }

@@ -37,25 +37,42 @@ type registrySource struct {
 func newRegistrySource(ref Reference, net Network) (*registrySource, error) {
 	src := &registrySource{ref: ref, retries: net.retries(), limit: orElse(net.MaxManifest, maxManifest)}
 	own := net.Hosts[ref.registry]
-	for _, mirror := range own.Mirrors {
-		host, prefix, _ := strings.Cut(mirror, "/")
-		if prefix != "" {
-			prefix += "/"
-		}
-		e, err := newEndpoint(host, prefix+ref.repository, net.Hosts[host], net)
-		if err != nil {
-			return nil, fmt.Errorf("use mirror %s: %w", mirror, err)
-		}
-		e.mirror = true
-		src.endpoints = append(src.endpoints, e)
-	}
 	e, err := newEndpoint(ref.registry, ref.repository, own, net)
 	if err != nil {
 		return nil, err
 	}
-	e.user = ref.user // not for mirrors, where users have other names
+	e.user = ref.user
+	for _, mirror := range own.Mirrors {
+		m, err := newMirror(mirror, e, net)
+		if err != nil {
+			return nil, fmt.Errorf("use mirror %s: %w", mirror, err)
+		}
+		src.endpoints = append(src.endpoints, m)
+	}
 	src.endpoints = append(src.endpoints, e)
 	return src, nil
+}
+
+// newMirror is of's repository on a mirror, HOST or HOST/PREFIX. Who it is asked
+// as has nothing to do with the registry, unless the settings say so.
+func newMirror(mirror string, of *endpoint, net Network) (*endpoint, error) {
+	host, prefix, _ := strings.Cut(mirror, "/")
+	if prefix != "" {
+		prefix += "/"
+	}
+	h := net.Hosts[host]
+	e, err := newEndpoint(host, prefix+of.repo.RepositoryStr(), h, net)
+	if err != nil {
+		return nil, err
+	}
+	e.mirror = true
+	switch {
+	case h.MirrorLogins != nil:
+		e.credentials = h.MirrorLogins
+	case h.TakesLogins:
+		e.loginTo, e.user = of.loginTo, of.user
+	}
+	return e, nil
 }
 
 func (s *registrySource) local() bool { return false }

@@ -35,7 +35,7 @@ type FetchRequest struct {
 	Confirm bool `json:"confirm,omitempty"`
 	// Login, the user's, is for the registry's own host, and for the token
 	// service to which that one sends it. It is shown when nobody gets in
-	// without. Mirrors are asked without a login.
+	// without. Mirrors get it only if the site says that they take it.
 	Login *credentials.Revealed `json:"login,omitempty"`
 	// Signed has it look for signatures of Digest alone, and answer with
 	// Verified.

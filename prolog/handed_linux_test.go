@@ -259,3 +259,30 @@ func TestTwoStepsBringALogin(t *testing.T) {
 		}
 	}
 }
+
+// A mirror is shown no login of a user's, unless the site says that it takes
+// those; and what it gives for one is as private as what the registry gives.
+func TestLoginsAndMirrors(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	for name, takes := range map[string]bool{"not set": false, "takes logins": true} {
+		t.Run(name, func(t *testing.T) {
+			n, reg, mirror := newNode(t), newClosedRegistry(t, false), newClosedRegistry(t, false)
+			image, _ := reg.push(t, "alice/tool:1", "alice's")
+			mirror.push(t, "alice/tool:1", "alice's")
+			reg.users.Lock()
+			mirror.users.Lock()
+			n.people(reg.host)
+			n.configure(func(c *testConfig) { c.Mirrors = map[string]testMirror{reg.host: {mirror.host, takes}} })
+			n.runs(jobOf(alice, 1, image, ""), "alice's")
+			if took := mirror.getBlobs.Load() > reg.getBlobs.Load(); took != takes {
+				t.Errorf("the mirror gave the layers: %v", took)
+			}
+			if mode := modeOf(t, n.published()[0]); mode != 0o700 {
+				t.Errorf("the image's folder has mode %v", mode)
+			}
+			n.refuses(jobOf(bob, 2, image, ""))
+		})
+	}
+}

@@ -61,6 +61,23 @@ type testConfig struct {
 	Config
 	Misdeed string // what the fetcher does instead of its work
 	Homes   map[uint32]string
+	Mirrors map[string]testMirror // by the registry's host
+}
+
+// testMirror is what the site has set for a mirror.
+type testMirror struct {
+	Host  string
+	Takes bool
+}
+
+// network is how the fetcher reaches registries.
+func (c testConfig) network() imagecache.Network {
+	hosts := map[string]imagecache.Host{}
+	for registry, m := range c.Mirrors {
+		hosts[registry] = imagecache.Host{Mirrors: []string{m.Host}}
+		hosts[m.Host] = imagecache.Host{TakesLogins: m.Takes}
+	}
+	return imagecache.Network{Hosts: hosts}
 }
 
 // user is what the user database of the tests says.
@@ -110,7 +127,7 @@ func berth(file string, args []string) error {
 		if cfg.Misdeed != "" {
 			return misbehave(cfg.Misdeed, os.NewFile(3, "events"), os.NewFile(4, "converter"))
 		}
-		return Fetch(ctx, imagecache.FetchOptions{}, os.Stdin, os.NewFile(3, "events"), os.NewFile(4, "converter"), ".")
+		return Fetch(ctx, imagecache.FetchOptions{Network: cfg.network()}, os.Stdin, os.NewFile(3, "events"), os.NewFile(4, "converter"), ".")
 	case "node convert":
 		if cfg.Misdeed != "" {
 			return convertBadly(cfg, args[2])

@@ -12,6 +12,8 @@ import (
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/imagecache/credentials"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog"
 	"github.com/berth-hpc/berth/prolog/jobstate"
@@ -186,7 +188,19 @@ func (*nodeFetchCmd) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return prolog.Fetch(ctx, fetchOptions(cfg, anonymous(cfg)), s.stdin, os.NewFile(3, "events"), os.NewFile(4, "converter"), dir)
+	return prolog.Fetch(ctx, fetchOptions(cfg, withMirrorLogins(anonymous(cfg), cfg)), s.stdin, os.NewFile(3, "events"), os.NewFile(4, "converter"), dir)
+}
+
+// withMirrorLogins adds the site's own logins, which no user may read.
+func withMirrorLogins(net imagecache.Network, cfg *config.Config) imagecache.Network {
+	for host, r := range cfg.Registry {
+		if r.MirrorLogin != "" {
+			h := net.Hosts[host]
+			h.MirrorLogins = imagecache.Keychain(credentials.SiteFile{Path: r.MirrorLogin})
+			net.Hosts[host] = h
+		}
+	}
+	return net
 }
 
 // inherited says whether descriptor 3 is of a type that Berth's own

@@ -9,6 +9,7 @@
 //	netrc.go      Enroot's .credentials
 //	variables.go  what CI systems put into the environment
 //	helper.go     docker-credential-* programs
+//	sitefile.go   a file with the site's own login
 //	vault.go      where `berth login` and `berth logout` write
 //
 // # The order

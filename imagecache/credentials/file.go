@@ -33,23 +33,37 @@ func (k *Keychain) warnOpen(path string) {
 }
 
 func readRegular(path string) ([]byte, fs.FileMode, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	f, info, err := openRegular(path, 0)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	data, err := readBounded(f)
+	return data, info.Mode().Perm(), err
+}
+
+func openRegular(path string, flags int) (*os.File, os.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, errors.New("it is not a regular file")
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
 	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+func readBounded(f io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("it is larger than %d bytes", maxFile)
 	}
-	return data, info.Mode().Perm(), err
+	return data, err
 }
 
 // withoutPath returns the cause of an error that its wrapper names the path of.

@@ -68,6 +68,7 @@ func TestPrivateImages(t *testing.T) {
 	if r := s.as(t, "bob", "srun -N1 -w n1 --container-image="+alicesImage+" echo ran"); r.Code == 0 || !strings.Contains(r.Stderr, "resolve") {
 		t.Errorf("bob at submission: %v", r)
 	}
+	s.ownMirror(t)
 	s.With(t).Stop("closed") // so that submission lets him through
 	r = s.as(t, "bob", "sbatch --parsable -H -w n1 -o /shared/%j.out --container-image="+alicesImage+" --wrap 'echo ran'")
 	s.startClosed("again", usersOfClosed)
@@ -101,6 +102,24 @@ func TestPrivateImages(t *testing.T) {
 	s.With(t).MustRun(t.Context(), "ctl", "root", "scancel", id)
 	s.ended(t, id, 30*time.Second)
 	s.clean(t)
+}
+
+// ownMirror has bob say, in settings of his own, that another registry is a
+// mirror of the closed one. It has the image, so that submission pins its digest;
+// the node, which has it from alice, asks whom the site names.
+func (s *site) ownMirror(t *testing.T) {
+	t.Helper()
+	setting := fmt.Sprintf("[registry.%q]\nmirrors = [%q]\n", closed, registry+"/stolen")
+	script := "berth push " + tiny + " " + registry + "/stolen/alice/tiny:1 && mkdir -p .config/berth && echo " +
+		base64.StdEncoding.EncodeToString([]byte(setting)) + " | base64 -d >.config/berth/berth.toml && berth resolve " + alicesImage
+	if r := s.as(t, "bob", script); r.Code != 0 || times("^sha256:", r.Stdout) != 2 {
+		t.Fatalf("bob's mirror does not work: %v", r)
+	}
+	r := s.as(t, "bob", "srun -N1 -w n1 --container-image="+alicesImage+" echo ran")
+	if r.Code == 0 || times("^ran$", r.Stdout) != 0 || times("^berth: error: .*answered 403 Forbidden", r.Stderr) != 1 {
+		t.Errorf("bob with a mirror of his own: %v", r)
+	}
+	s.as(t, "bob", "rm -r .config/berth .cache/berth")
 }
 
 // secretIsNowhere looks for alice's password on a node: in Berth's files, logs,

@@ -154,6 +154,9 @@ type Registry struct {
 	CA       string   // PEM file with further authorities
 	Mirrors  []string // HOST[/PREFIX], tried in order before the registry
 	Proxy    string   // instead of Network.Proxy
+	// Of a host that is a mirror of others:
+	MirrorLogin string // file with the site's login to it
+	TakesLogins bool   // users' logins are shown to it
 }
 
 // An Origin says where a value was set: a file or an environment variable.

@@ -270,6 +270,16 @@ func Settings() []Setting {
 			Doc: "The proxy for this registry and where it redirects to, instead of network.proxy; \"direct\" for none.",
 			at:  func(c *Config, host string) any { return &c.registry(host).Proxy },
 		},
+		{
+			Key: "registry.*.mirror_login", check: absoluteOrNone, Example: `"/etc/berth/mirror-login.json"`,
+			Doc: "The site's login to a mirror, in a file as docker login writes it. Nodes show it to this host where they ask it as a mirror and it wants a login; never where a job names the host itself. It belongs to node.account with mode 0600, or to root with 0640 and the account's group. What the mirror gives for it is for all users of the nodes: a mirror that holds private images must not give them to this login.",
+			at:  func(c *Config, host string) any { return &c.registry(host).MirrorLogin },
+		},
+		{
+			Key: "registry.*.takes_logins",
+			Doc: "Whether this host, as a mirror, may be shown the user's login to the registry that it mirrors. Without it no mirror is.",
+			at:  func(c *Config, host string) any { return &c.registry(host).TakesLogins },
+		},
 	}, slices.Concat(deviceSettings(), clusterSettings(), networkSettings(), policySettings())...)
 }
 
