@@ -51,7 +51,7 @@ func mayBeBundle(desc v1.Descriptor) bool {
 func bundlesOf(ctx context.Context, src *registrySource, desc v1.Descriptor) (all [][]byte, err error) {
 	d, err := store.ParseDigest(desc.Digest.String())
 	if err != nil {
-		return nil, nil //nolint:nilerr // of a kind that Berth has not: none of cosign's
+		return nil, nil // of a kind that Berth has not: none of cosign's
 	}
 	raw, err := src.manifest(ctx, d)
 	if err != nil {
@@ -59,7 +59,7 @@ func bundlesOf(ctx context.Context, src *registrySource, desc v1.Descriptor) (al
 	}
 	m, err := parseManifest(raw)
 	if err != nil {
-		return nil, nil //nolint:nilerr // it is no manifest of an image
+		return nil, nil // it is no manifest of an image
 	}
 	for _, l := range m.Layers {
 		if !cosign.IsBundle(string(l.MediaType)) || l.Size > cosign.MaxBundle || len(all) == cosign.MaxSignatures {

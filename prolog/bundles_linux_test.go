@@ -86,12 +86,16 @@ func (k signingKey) dsseEntry(t *testing.T, text, signature []byte, log *ca.Virt
 	must(t, err)
 	raw, err := hex.DecodeString(id)
 	must(t, err)
-	entry, err := tlog.NewEntry(body, time.Now().Unix(), *proof.LogIndex, raw, promise(t, body, *proof.LogIndex, id, log), proof) //nolint:staticcheck // for tests
+	sum, err := hex.DecodeString(*proof.RootHash)
 	must(t, err)
-	e := entry.TransparencyLogEntry()
-	e.KindVersion = &protorekor.KindVersion{Kind: "dsse", Version: "0.0.1"}
-	e.InclusionPromise = &protorekor.InclusionPromise{SignedEntryTimestamp: promise(t, body, e.LogIndex, id, log)}
-	return e
+	return &protorekor.TransparencyLogEntry{
+		LogIndex: *proof.LogIndex, LogId: &protocommon.LogId{KeyId: raw}, IntegratedTime: time.Now().Unix(),
+		KindVersion:       &protorekor.KindVersion{Kind: "dsse", Version: "0.0.1"},
+		CanonicalizedBody: body,
+		InclusionProof: &protorekor.InclusionProof{ // of a log with one entry
+			LogIndex: *proof.LogIndex, RootHash: sum, TreeSize: *proof.TreeSize, Checkpoint: &protorekor.Checkpoint{Envelope: *proof.Checkpoint},
+		},
+	}
 }
 
 // promise is a log's signed word that it has an entry, as of now.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -725,4 +726,60 @@ func TestGrants(t *testing.T) {
 	if given, _ := c.granted(g); given {
 		t.Error("taken back, and there")
 	}
+}
+
+// Bob knows the digest, and so the path, of alice's image in every store and
+// run folder; he reads nothing of it there, but a public image.
+func TestGuessedPaths(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	for _, inPlace := range []bool{false, true} {
+		reg, dir := newClosedRegistry(t, true), shared(t)
+		private, digest := reg.push(t, "alice/tool:1", "alice's")
+		open, openDigest := reg.push(t, "public/tool:1", "for all")
+		reg.users.Lock()
+		n := newNodes(t, 1, dir, inPlace)[0]
+		n.people(reg.host)
+		n.runs(jobOf(alice, 1, private, digest), "alice's")
+		n.runs(jobOf(alice, 2, open, openDigest), "for all")
+		for _, top := range []string{n.cfg.StoreDir, dir} {
+			for _, file := range []string{store.RootfsName, store.ConfigName, store.RecordName} {
+				path := func(digest string) string {
+					d, err := store.ParseDigest(digest)
+					must(t, err)
+					return filepath.Join(top, "images", "sha256", store.Key(d), file)
+				}
+				if _, err := os.Stat(path(digest)); err != nil {
+					if top == dir || !inPlace {
+						t.Error(err)
+					}
+					continue
+				}
+				if out, err := asUser(bob, "cat", path(digest)); err == nil || !strings.Contains(out, "Permission denied") {
+					t.Errorf("bob reads %s: %v", path(digest), err)
+				}
+				if out, err := asUser(bob, "cat", path(openDigest)); err != nil {
+					t.Errorf("bob cannot read %s, which is public: %s", path(openDigest), out)
+				}
+			}
+		}
+		for _, path := range []string{n.cfg.RunDir + "/cluster", n.cfg.RunDir + "/jobs", n.cfg.RunDir + "/mounts.ns", n.cfg.StoreDir + "/grants"} {
+			if _, err := os.Stat(path); err != nil {
+				continue // of the other way
+			}
+			if out, err := asUser(bob, "ls", path+"/"); err == nil {
+				t.Errorf("bob sees in %s: %s", path, out)
+			}
+		}
+	}
+}
+
+// asUser runs a program with nothing but a user's number.
+func asUser(uid uint32, args ...string) (string, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env, cmd.Dir = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
