@@ -136,7 +136,7 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	}
 	container, err := creation.Create(ctx)
 	if err != nil {
-		return err
+		return explainBuilder(err)
 	}
 	defer container.Close()
 	s.printNotes(container.Notes)

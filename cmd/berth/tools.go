@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -33,15 +33,21 @@ func (s *session) findTools() (tools, error) {
 	return t, nil
 }
 
-// explainNamespaces says what keeps users from making user namespaces, where
-// that can be seen.
+// explainNamespaces says what keeps users from making user namespaces, and the
+// exact fix. An error for which nothing of that kind is found stays a bug.
 func explainNamespaces(err error) error {
-	knob := doctor.NamespaceKnob()
-	switch {
-	case knob != "":
-		return fault.Wrap("make user namespaces", "", fault.Site, "this machine's kernel forbids them; its admin can allow them by: "+knob, err)
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		return fault.Wrap("make user namespaces", "", fault.Site, "something other than a sysctl forbids them: a container without that right, seccomp, or a security module", err)
+	r := doctor.ForbiddenNamespaces()
+	if !r.Found {
+		return fault.Wrap("make user namespaces", "", fault.Bug, "", err)
 	}
-	return fault.Wrap("make user namespaces", "", fault.Bug, "", err)
+	return fault.Wrap("make user namespaces", "", fault.Site, r.Remedy, fmt.Errorf("%s (%w)", r.Cause, err))
+}
+
+// explainBuilder is explainNamespaces for a container that could not be made:
+// AppArmor lets users make namespaces, and then do nothing in them.
+func explainBuilder(err error) error {
+	if fault.Of(err) != fault.Bug || !doctor.ForbiddenNamespaces().Found {
+		return err
+	}
+	return explainNamespaces(err)
 }

@@ -230,25 +230,6 @@ func withoutCall(number uint32, f func() error) error {
 	return <-done
 }
 
-func TestNamespaceKnob(t *testing.T) {
-	for _, tc := range []struct{ file, value, want string }{
-		{"user/max_user_namespaces", "0\n", "sysctl user.max_user_namespaces="},
-		{"kernel/unprivileged_userns_clone", "0\n", "sysctl kernel.unprivileged_userns_clone=1"},
-		{"kernel/apparmor_restrict_unprivileged_userns", "1\n", "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or"},
-		{"user/max_user_namespaces", "1000\n", ""},
-		{"kernel/apparmor_restrict_unprivileged_userns", "0\n", ""},
-	} {
-		sys := t.TempDir()
-		path := filepath.Join(sys, tc.file)
-		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(tc.value), 0o644)); err != nil {
-			t.Fatal(err)
-		}
-		if got := namespaceKnob(sys); (got == "") != (tc.want == "") || !strings.HasPrefix(got, tc.want) {
-			t.Errorf("%s = %q: %q", tc.file, tc.value, got)
-		}
-	}
-}
-
 func TestRegistries(t *testing.T) {
 	reg := server.Start(t, server.Options{})
 	quiet := &http.Server{ErrorLog: log.New(io.Discard, "", 0)} // of refused handshakes

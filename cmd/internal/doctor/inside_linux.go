@@ -43,7 +43,7 @@ func checkOverlay(context.Context, *Node) []Finding {
 	dir, err := layers()
 	if err != nil {
 		// Ubuntu 24.04's AppArmor lets users make a namespace without rights.
-		return one(Fail, "a user's namespace gives no right to mount: "+oneLine(err), namespaceRemedy())
+		return one(Fail, "a user's namespace gives no right to mount: "+oneLine(err), ForbiddenNamespaces().Remedy)
 	}
 	options := fmt.Sprintf("lowerdir=%s/points:%s/lower", dir, dir)
 	if err := unix.Mount("overlay", dir+"/merged", "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -141,7 +140,8 @@ func notStarted(n *Node, part Part, err error) Finding {
 	case User:
 		return accountFinding(n, err)
 	case Inside:
-		return Finding{Status: Fail, Detail: "an ordinary user can't make one: " + oneLine(err), Remedy: namespaceRemedy()}
+		r := ForbiddenNamespaces()
+		return Finding{Status: Fail, Detail: "an ordinary user can't make one: " + r.Cause + " (" + oneLine(err) + ")", Remedy: r.Remedy}
 	}
 	return Finding{
 		Status: Fail, Detail: "no mount namespace: " + oneLine(err),
@@ -173,31 +173,6 @@ func managed(n *Node) bool {
 	slurm, err := readSlurm(n)
 	_, storeErr := os.Stat(n.StoreDir)
 	return slurm != nil || err != nil || storeErr == nil
-}
-
-// NamespaceKnob is the setting of the kernel that keeps users from making user
-// namespaces, as what to set instead; "" when none does.
-func NamespaceKnob() string { return namespaceKnob("/proc/sys") }
-
-func namespaceKnob(sys string) string {
-	for _, knob := range []struct{ path, forbids, remedy string }{
-		{"user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"},
-		{"kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"},
-		{"kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or install Berth's AppArmor profile"},
-	} {
-		value, err := os.ReadFile(filepath.Join(sys, knob.path))
-		if err == nil && strings.TrimSpace(string(value)) == knob.forbids {
-			return knob.remedy
-		}
-	}
-	return ""
-}
-
-func namespaceRemedy() string {
-	if knob := NamespaceKnob(); knob != "" {
-		return knob + " (and the same in /etc/sysctl.d)"
-	}
-	return "no sysctl forbids them: look for a container without that right, seccomp, or a security module"
 }
 
 // ReadNode is the other end of spawn.
