@@ -25,6 +25,8 @@ type Container struct {
 	// Notes are lines for the user: what was left out, and why. Control
 	// characters are cleaned away.
 	Notes []string
+	// Sources are the paths that were, or would have been, mounted.
+	Sources []Source
 }
 
 // MaxResult bounds a container's result, in bytes (JOIN_RESULT_MAX in join.h).
@@ -173,7 +175,7 @@ func newContainer(r *Reply, files []*os.File) (*Container, error) {
 		closeAll(files)
 		return nil, fmt.Errorf("the container's mount namespace: %w", err)
 	}
-	c := &Container{Mount: files[0], Result: files[1]}
+	c := &Container{Mount: files[0], Result: files[1], Sources: r.Sources}
 	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
 		c.Notes = append(c.Notes, fault.Clean(n))
 	}

@@ -118,5 +118,14 @@ type Reply struct {
 	Offset  int64          `json:"offset,omitempty"`
 	Ready   bool           `json:"ready,omitempty"`
 	Notes   []string       `json:"notes,omitempty"`
+	Sources []Source       `json:"sources,omitempty"`
 	Failure *fault.Message `json:"failure,omitempty"`
+}
+
+// A Source is a path of the host that a container shows, or would if it
+// existed (Ino is 0 then), as it was before it was mounted.
+type Source struct {
+	Path string `json:"path"`
+	Dev  uint64 `json:"dev,omitempty"`
+	Ino  uint64 `json:"ino,omitempty"`
 }

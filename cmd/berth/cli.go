@@ -91,7 +91,7 @@ func dispatch(ctx context.Context, p process) error {
 	if err != nil {
 		return err
 	}
-	return line.Run(&session{process: p, log: log, progress: grammar.Progress, user: currentAccount()})
+	return line.Run(&session{process: p, log: log, progress: grammar.Progress, user: currentAccount(), looked: map[string]bool{}})
 }
 
 // helpFlag prints help and ends the command line with errHelp. kong's own

@@ -35,9 +35,11 @@ type runCmd struct {
 	MountHome  *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
 	RemapRoot  bool     `help:"Appear as root in the container, without root's rights."`
 	ReadOnly   bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
+	Reuse      bool     `negatable:"" default:"true" help:"Join a container that stands ready, and leave this one ready for further runs (setting container.idle_timeout)."`
 	Writable   bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
 
-	given variables // of Env and EnvFile
+	imageCommand []string // what is run where the user names nothing
+	given        variables // of Env and EnvFile
 }
 
 // Run does not return when all is well: the process becomes the command.
@@ -105,16 +107,12 @@ func (c *runCmd) become(ctx context.Context, s *session, cfg *config.Config, ima
 			return err
 		}
 	}
-	return c.start(ctx, s, creation, argv)
+	return c.start(ctx, s, cfg, creation, argv)
 }
 
 // start completes and runs a creation, and turns the process into argv inside.
-func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creation, argv []string) error {
+func (c *runCmd) start(ctx context.Context, s *session, cfg *config.Config, creation *launcher.Creation, argv []string) error {
 	tools, err := s.findTools()
-	if err != nil {
-		return err
-	}
-	cfg, err := s.settings()
 	if err != nil {
 		return err
 	}
@@ -123,6 +121,10 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 		return err
 	}
 	if creation.Request.User.SubIDs, err = c.subIDs(s); err != nil {
+		return err
+	}
+	hidden, err := hideDescriptors()
+	if err != nil {
 		return err
 	}
 	users, err := launcher.NewUserNamespaces(ctx, tools.create, creation.Request.User)
@@ -134,12 +136,18 @@ func (c *runCmd) start(ctx context.Context, s *session, creation *launcher.Creat
 	if creation.Catalogue != nil {
 		defer creation.Catalogue.Close()
 	}
+	later := c.prepareReuse(s, cfg, creation)
+	defer later.close()
 	container, err := creation.Create(ctx)
 	if err != nil {
 		return explainBuilder(err)
 	}
 	defer container.Close()
 	s.printNotes(container.Notes)
+	later.offer(ctx, s, tools, users, container)
+	if err := hidden.show(); err != nil {
+		return err
+	}
 	return container.Exec(tools.join, users, c.RemapRoot, argv, c.given.over(s.withoutLogins()), c.given.names())
 }
 
@@ -184,6 +192,18 @@ func (c *runCmd) argv(image store.Config) ([]string, error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
+	c.imageCommand = c.withImage(image, nil)
+	if command = c.withImage(image, command); len(command) == 0 {
+		return nil, &fault.Error{
+			Op: "run", Arg: c.Image, Blame: fault.User, Err: errors.New("the image names no command"),
+			Remedy: "say which: berth run " + cmp.Or(c.Image, "--name "+c.Name+" --") + " COMMAND",
+		}
+	}
+	return command, nil
+}
+
+// withImage completes a command, which may be empty, by the image's words.
+func (c *runCmd) withImage(image store.Config, command []string) []string {
 	entrypoint := len(command) == 0
 	if entrypoint {
 		command = image.Cmd
@@ -194,13 +214,7 @@ func (c *runCmd) argv(image store.Config) ([]string, error) {
 	if entrypoint {
 		command = slices.Concat(image.Entrypoint, command)
 	}
-	if len(command) == 0 {
-		return nil, &fault.Error{
-			Op: "run", Arg: c.Image, Blame: fault.User, Err: errors.New("the image names no command"),
-			Remedy: "say which: berth run " + cmp.Or(c.Image, "--name "+c.Name+" --") + " COMMAND",
-		}
-	}
-	return command, nil
+	return command
 }
 
 // request collects what the container is to be like.

@@ -82,14 +82,16 @@ func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode str
 			for _, name := range []string{"BASE", "PACKAGES", "RPM"} {
 				env.Setenv(name, os.Getenv(name))
 			}
+			env.Setenv("BERTH_CONTAINER_IDLE_TIMEOUT", "0s") // but in reuse.txtar
 			if err := setUp(env); err != nil {
 				return err
 			}
 			if err := giveHome(env); err != nil {
 				return err
 			}
-			host := env.Values["registry"].(*server.Started).Host
-			_, err := images.Push(t.Context(), host, "shell:v1", shell)
+			reg := env.Values["registry"].(*server.Started)
+			_, err := images.Push(t.Context(), reg.Host, "shell:v1", shell)
+			reg.Forget()
 			return err
 		},
 	})

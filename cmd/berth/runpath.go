@@ -64,5 +64,5 @@ func (c *runCmd) runPath(ctx context.Context, s *session, cfg *config.Config) er
 		return err
 	}
 	req.Image = launcher.Root{Kind: launcher.RootFile, Path: c.Image}
-	return c.start(ctx, s, &launcher.Creation{Request: req}, argv)
+	return c.start(ctx, s, cfg, &launcher.Creation{Request: req}, argv)
 }

@@ -33,7 +33,7 @@ import (
 const testUID = 24601
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"berth": testBerth, "unsquash": testUnsquash})
+	testscript.Main(m, map[string]func(){"berth": testBerth, "unsquash": testUnsquash, "asuser": testAsUser})
 }
 
 // testBerth is the real program, with the site's settings in $SITE and
@@ -48,10 +48,24 @@ func testBerth() {
 	}))
 }
 
+// testAsUser runs a command as the user of the scripts, in a session and a mount
+// namespace in which all that it starts is together.
+func testAsUser() {
+	_, err := unix.Setsid()
+	program, lookErr := exec.LookPath(os.Args[1])
+	if err = errors.Join(err, lookErr); err == nil {
+		becomeUserFor(program, os.Args[1:])
+	}
+	fmt.Fprintln(os.Stderr, "asuser:", err)
+	os.Exit(99)
+}
+
 // becomeUser starts the program again as an ordinary user: a process that
 // only changed its uid would not count as one for the kernel (it is not
 // dumpable). Where $FUSE_MODE is set, /dev/fuse has that mode for it.
-func becomeUser() {
+func becomeUser() { becomeUserFor("/proc/self/exe", os.Args) }
+
+func becomeUserFor(program string, args []string) {
 	runtime.LockOSThread() // a mount namespace is a thread's; exec keeps this one's
 	var err error
 	if mode := os.Getenv("FUSE_MODE"); mode != "" {
@@ -64,7 +78,7 @@ func becomeUser() {
 		err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(testUID), syscall.Setuid(testUID))
 	}
 	if err == nil {
-		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+		err = syscall.Exec(program, args, os.Environ())
 	}
 	fmt.Fprintln(os.Stderr, "become an ordinary user:", err)
 	os.Exit(99)

@@ -20,6 +20,16 @@ type session struct {
 	log      *logrus.Logger
 	progress string // --progress
 	user     account
+	looked   map[string]bool // variables that were looked at; see reuse.go
+	read     []string        // files that were read for the settings
+}
+
+// lookup is how variables are looked at that something may depend on.
+func (s *session) lookup(name string) (string, bool) {
+	if s.looked != nil {
+		s.looked[name] = true
+	}
+	return s.lookupEnv(name)
 }
 
 // An account is a line of the system's user database. Name and Home are empty
@@ -39,7 +49,7 @@ func currentAccount() account {
 
 // env returns a variable, "" when it is not set.
 func (s *session) env(name string) string {
-	v, _ := s.lookupEnv(name)
+	v, _ := s.lookup(name)
 	return v
 }
 
@@ -57,8 +67,11 @@ func (s *session) settings() (*config.Config, error) {
 	if home := s.env("HOME"); filepath.IsAbs(home) {
 		src.Home = home
 	}
-	src.Cache, src.Env = s.env("XDG_CACHE_HOME"), s.lookupEnv
+	src.Cache, src.Env = s.env("XDG_CACHE_HOME"), s.lookup
 	src.User = filepath.Join(s.configHome(src.Home), "berth", "berth.toml")
+	if s.read, err = config.Files(src); err != nil {
+		return nil, err
+	}
 	return config.Load(src)
 }
 

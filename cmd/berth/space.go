@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/launcher/join"
 	"github.com/berth-hpc/berth/prolog"
 )
 
@@ -49,8 +51,38 @@ func (s *session) places(cfg *config.Config) ([]place, error) {
 // ownSpace is what keeps the user's own store within its limits.
 func ownSpace(cfg *config.Config, own *store.Store) (*store.Space, error) {
 	limits, err := spaceLimits(cfg.Store.UserSpace, own.Root(), "store.user_")
-	return &store.Space{Store: own, Limits: limits, Users: store.Processes{}}, err
+	return &store.Space{Store: own, Limits: limits, Users: ownUsers{store.Processes{}}}, err
 }
+
+// ownUsers are those of a user's own images. Containers that only stand
+// ready for a further run make way.
+type ownUsers struct{ store.Processes }
+
+// IfUnused implements store.Users.
+func (p ownUsers) IfUnused(ctx context.Context, im store.Image, remove func() error) error {
+	err := p.Processes.IfUnused(ctx, im, remove)
+	var used *store.InUseError
+	if !errors.As(err, &used) || join.EndAll() == 0 {
+		return err
+	}
+	// An image's server ends a moment after the container.
+	ctx, cancel := context.WithTimeout(ctx, serverEnds)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for errors.As(err, &used) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+		err = p.Processes.IfUnused(ctx, im, remove)
+	}
+	return err
+}
+
+// serverEnds is more than that takes.
+const serverEnds = time.Second
 
 // spaceLimits turns shares into bytes for the store at dir. keys is how the
 // keys of its settings begin.

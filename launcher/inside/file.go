@@ -21,6 +21,7 @@ func (r *rootfs) attachFile(channel *os.File, req *launcher.Request) error {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(req.Job.Dir, path)
 	}
+	r.note(path, path)
 	kind, err := imagefile.Identify(path)
 	if err != nil {
 		return badFile(path, bare(err), "give a squashfs file, a SIF file or a folder that you may read on the compute node")

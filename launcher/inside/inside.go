@@ -160,7 +160,7 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 		return err
 	}
 	defer mnt.Close()
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: slices.Concat(r.notes, devs.Notes)}, mnt, res)
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: slices.Concat(r.notes, devs.Notes), Sources: r.sources}, mnt, res)
 }
 
 // attachImage makes the image's tree readable at r.image.

@@ -27,6 +27,7 @@ type rootfs struct {
 	points  []point  // what the layer of mount points has
 	copies  []string // files that are copies of the node's in that layer
 	notes   []string // for the user
+	sources []launcher.Source // of what is mounted
 	// appended is the config behind an image file, nil for none.
 	appended *imagefile.Config
 }
@@ -82,6 +83,20 @@ func (r *rootfs) addPoints(binds []bind) error {
 		binds[i].target = "/" + rel
 	}
 	return nil
+}
+
+// note remembers what is at path, as seen at the place where it has been opened,
+// "" where it does not exist, for whoever wants to use the container again.
+func (r *rootfs) note(path, seen string) {
+	if strings.HasPrefix(path, r.work+"/") {
+		return // made here
+	}
+	s := launcher.Source{Path: path}
+	var st unix.Stat_t
+	if seen != "" && unix.Stat(seen, &st) == nil {
+		s.Dev, s.Ino = st.Dev, st.Ino
+	}
+	r.sources = append(r.sources, s)
 }
 
 // keepTimes gives the folders of the layer of mount points the times that they

@@ -50,11 +50,16 @@ func (r *rootfs) present(all []bind, site *launcher.Site) ([]bind, error) {
 		f := answer(expired, results[i], all[i])
 		switch {
 		case f.err == nil:
+			if !f.tmpfs {
+				r.note(all[i].source, f.source)
+			}
 			out = append(out, f.bind)
 		case !f.optional:
 			return nil, sourceError(f.source, f.err, site.MountTimeout)
 		case f.by == bySite && !errors.Is(f.err, os.ErrNotExist), errors.Is(f.err, context.DeadlineExceeded):
 			r.notes = append(r.notes, fmt.Sprintf("%s is not in the container: %v", f.source, cause(f.err, site.MountTimeout)))
+		default:
+			r.note(all[i].source, "")
 		}
 	}
 	return out, nil

@@ -66,6 +66,7 @@ type Node struct {
 	Checker         string        // unprivileged account for checking images
 	PrologWait      time.Duration // how long the prolog may wait for an image
 	PrepareDeadline time.Duration // when a detached preparation is given up
+	MountSocket     string        // where users' own berth run asks for images
 	LiveJobs        []string      // prints the scheduler's jobs on the node; %n is its name
 	PBSJobs         string        // pbs_mom's folder of jobs
 	JobFacts        []string      // prints a job's partition and account; %j is its number
@@ -114,6 +115,8 @@ type Container struct {
 	EnvSet  []string // NAME=VALUE
 	EnvKeep []string // NAME or PREFIX*
 	EnvDrop []string // NAME or PREFIX*
+	// IdleTimeout is how long a container stands ready for a further run.
+	IdleTimeout time.Duration
 }
 
 // A Network says how registries are spoken to, whichever they are.

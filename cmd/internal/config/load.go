@@ -49,6 +49,17 @@ func Load(src Source) (*Config, error) {
 	return c, nil
 }
 
+// Files lists what Load reads of src, also what does not exist; a change of any
+// of them may change settings.
+func Files(src Source) ([]string, error) {
+	files, err := siteFiles(src.Dir)
+	files = append(files, filepath.Join(src.Dir, "conf.d"))
+	if src.User != "" {
+		files = append(files, src.User)
+	}
+	return files, err
+}
+
 // siteFiles returns berth.toml and conf.d/*.toml of dir, in reading order.
 func siteFiles(dir string) ([]string, error) {
 	more, err := filepath.Glob(filepath.Join(dir, "conf.d", "*.toml"))

@@ -106,6 +106,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Node.PrepareDeadline },
 		},
 		{
+			Key: "node.mount_socket", check: absolute,
+			Doc: "The socket of berth-mount.socket, where an admin has enabled that: a user's own berth run then uses the images of the node's store that the user may use.",
+			at:  func(c *Config, _ string) any { return &c.Node.MountSocket },
+		},
+		{
 			Key: "node.live_jobs", Example: `["/opt/slurm/bin/squeue", "-h", "-w%n", "-o%A"]`,
 			Doc: "The command that prints the jobs which the scheduler has on this node, one number a line. %n in it is the node's name: the host's, up to the first dot. What jobs left behind that are not among them, because their epilog never ran, is removed (berth node reap). It may name more jobs than there are, never fewer. If it fails or prints anything else, nothing is removed; an empty list turns this off.",
 			at:  func(c *Config, _ string) any { return &c.Node.LiveJobs },
@@ -194,6 +199,11 @@ func Settings() []Setting {
 			Key: "container.scratch", Open: true, check: scratchFolder, Example: `"/scratch/%u/%j"`,
 			Doc: "The folder on a local disk below which changes to a root file system go, if container.changes says so. %t is $TMPDIR of the job, or /tmp; %u the user's name, %j the job's number, %h the home, %% a percent sign. It is made, and the container's own folder in it removed, as the user. Network file systems can't be used. An empty one forbids it.",
 			at:  func(c *Config, _ string) any { return &c.Container.Scratch },
+		},
+		{
+			Key: "container.idle_timeout", Open: true, check: idle,
+			Doc: "How long the container of a berth run stands ready after the command has begun, for a further run with the same image and options in the same session: that one joins it, which takes a tenth of the time. It is for read-only containers without a name, and ends before when the session does. 0s turns this off. A tag is believed for resolve.ttl.",
+			at:  func(c *Config, _ string) any { return &c.Container.IdleTimeout },
 		},
 		{
 			Key: "container.mounts", Example: `["/db:ro", "/softs:ro+required", "/scratch/%u", "/jobs/%j:/job"]`, check: mountList,
@@ -294,7 +304,8 @@ func defaults() *Config {
 		Cluster: defaultCluster(),
 		Node: Node{
 			RunDir: "/run/berth", Account: "berth", Checker: "nobody",
-			PrologWait: 2 * time.Second, PrepareDeadline: 30 * time.Minute,
+			MountSocket: "/run/berth-mount.socket",
+			PrologWait:  2 * time.Second, PrepareDeadline: 30 * time.Minute,
 			LiveJobs: []string{"squeue", "-h", "-w%n", "-o%A"},
 			PBSJobs:  "/var/spool/pbs/mom_priv/jobs",
 			JobFacts: []string{"squeue", "-h", "-j%j", "-o%A|%P|%a"},
@@ -302,7 +313,7 @@ func defaults() *Config {
 		Resolve: Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{
 			MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t",
-			UserMounts: true, MountTimeout: 10 * time.Second,
+			UserMounts: true, MountTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		},
 		Devices:  defaultDevices(),
 		Login:    Login{HelperTimeout: 5 * time.Second},
@@ -353,6 +364,14 @@ func scratchFolder(value any) error {
 func notEmpty(value any) error {
 	if value.(string) == "" {
 		return errors.New("it is empty")
+	}
+	return nil
+}
+
+// idle is whole seconds, up to a day.
+func idle(value any) error {
+	if d := value.(time.Duration); d < 0 || d > 24*time.Hour || d%time.Second != 0 {
+		return fmt.Errorf("%s is not between 0s and 24h in whole seconds", d)
 	}
 	return nil
 }
