@@ -26,6 +26,7 @@ func work() map[string][]string {
 	return map[string][]string{
 		imports: {"python3", "-c", "import numpy, scipy.stats, pandas"},
 		"find":  {"sh", "-c", "exec find /usr -xdev >/dev/null"},
+		"read":  {"sh", "-c", "exec find /usr -xdev -type f -exec cat {} + >/dev/null"},
 		"stat":  {"sh", "-c", "exec ls -lnR /usr >/dev/null"},
 	}
 }

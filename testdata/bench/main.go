@@ -6,6 +6,7 @@
 //	bench measure   everything; writes the report
 //	bench rounds    the part that runs on a machine of the cluster
 //	bench files     the part that compares file systems, in a mount namespace of its own
+//	bench start     the part that compares starts, in a session and a mount namespace of its own
 //	bench inside    makes containers without overlay (package launcher starts it)
 package main
 
@@ -42,6 +43,8 @@ func run(ctx context.Context, args []string) error {
 		return runRounds(ctx, os.Stdin, os.Stdout)
 	case "files":
 		return runFiles(ctx, os.Stdin, os.Stdout)
+	case "start":
+		return runStart(ctx, os.Stdin, os.Stdout)
 	case "measure":
 		return measure(ctx, args[1:])
 	}

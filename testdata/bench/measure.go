@@ -34,7 +34,7 @@ func measure(ctx context.Context, args []string) error {
 	flags.StringVar(&b.work, "work", "", "work folder")
 	flags.IntVar(&b.rounds, "rounds", 30, "rounds of each comparison")
 	out := flags.String("out", "", "folder for the report")
-	only := flags.String("only", "pull,join,srun,files,mpi", "what to measure")
+	only := flags.String("only", "pull,start,join,srun,files,mpi", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func measure(ctx context.Context, args []string) error {
 	for _, s := range []struct {
 		name string
 		f    func(context.Context) error
-	}{{"pull", b.pull}, {"srun", b.srun}, {"mpi", b.mpi}, {"files", b.files}, {"join", b.join}} {
+	}{{"pull", b.pull}, {"start", b.start}, {"srun", b.srun}, {"mpi", b.mpi}, {"files", b.files}, {"join", b.join}} {
 		if !slices.Contains(strings.Split(*only, ","), s.name) {
 			continue
 		}

@@ -182,13 +182,16 @@ func (r *roots) clone(name string) (*os.File, error) {
 func (r *roots) run(ctx context.Context, v Variant) Sample {
 	ctx, cancel := context.WithTimeout(ctx, oneRun)
 	defer cancel()
-	box := r.boxes[v.Name]
-	args := append([]string{"--user=3", "--mnt=4", "--result=5", "--user2=6", "--"}, v.Args...)
+	return execute(r.task(ctx, r.boxes[v.Name], v.Args...))
+}
+
+func (r *roots) task(ctx context.Context, box *launcher.Container, args ...string) *exec.Cmd {
+	args = append([]string{"--user=3", "--mnt=4", "--result=5", "--user2=6", "--"}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(r.dir, "berth-join"), args...)
 	cmd.ExtraFiles = []*os.File{r.users.Outer, box.Mount, box.Result, r.users.Inner}
 	// One thread: how many OpenBLAS starts and where they run is only noise here.
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "OPENBLAS_NUM_THREADS=1"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(benchUser.UID), Gid: uint32(benchUser.GID)}}
-	return execute(cmd)
+	return cmd
 }
