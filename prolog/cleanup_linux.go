@@ -65,8 +65,9 @@ func endJob(ctx context.Context, cfg Config, job jobstate.JobID) error {
 // known says whether anything was ever prepared since the boot. A node that
 // never runs containers should not get a run folder from its epilogs.
 func known(runDir string) bool {
-	_, err := os.Stat(filepath.Join(runDir, "jobs"))
-	return err == nil
+	_, jobs := os.Stat(filepath.Join(runDir, "jobs"))
+	_, sessions := os.Stat(filepath.Join(runDir, "sessions"))
+	return jobs == nil || sessions == nil
 }
 
 // removeJob removes the job's folder, and with it the leases. It moves the

@@ -19,7 +19,7 @@ func (w *worker) useImage(ctx context.Context, im store.Image) (*jobstate.Ready,
 	if err := w.mustBeEntitled(im.Digest()); err != nil {
 		return nil, err
 	}
-	key, runDir, job := store.Key(im.Digest()), w.cfg.RunDir, w.req.Job
+	key, runDir := store.Key(im.Digest()), w.cfg.RunDir
 	err := withImages(ctx, runDir, func(mounts *launcher.Mounts) error {
 		file, err := im.Open() // before the lease: see jobstate.SetLease
 		if err != nil {
@@ -27,7 +27,7 @@ func (w *worker) useImage(ctx context.Context, im store.Image) (*jobstate.Ready,
 		}
 		defer file.Close()
 		_ = im.Touch() // a full or read-only disk must not keep a job from its image
-		if err := jobstate.SetLease(runDir, job, key); err != nil {
+		if err := w.setLease(key); err != nil {
 			return fmt.Errorf("lease: %w", err)
 		}
 		return mounts.MountImage(ctx, key, file)
@@ -39,9 +39,25 @@ func (w *worker) useImage(ctx context.Context, im store.Image) (*jobstate.Ready,
 	return &jobstate.Ready{Digest: im.Digest().String(), Mount: key, Dir: im.Dir()}, nil
 }
 
-// releaseImages unmounts every image that no job leases.
+// setLease is the job's, or that of the user's own process.
+func (w *worker) setLease(key string) error {
+	if w.session != nil {
+		return jobstate.SetSessionLease(w.cfg.RunDir, *w.session, key)
+	}
+	return jobstate.SetLease(w.cfg.RunDir, w.req.Job, key)
+}
+
+// endSessions ends the leases of users' processes that are gone.
+func endSessions(runDir string) error {
+	return jobstate.EndSessions(runDir, store.ProcessStart)
+}
+
+// releaseImages unmounts every image that nobody leases.
 func releaseImages(ctx context.Context, runDir string) error {
 	return withImages(ctx, runDir, func(mounts *launcher.Mounts) error {
+		if err := endSessions(runDir); err != nil {
+			return err
+		}
 		leased, err := jobstate.Leased(runDir)
 		if err != nil {
 			return err

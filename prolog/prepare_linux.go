@@ -134,13 +134,19 @@ func atOnce(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Sta
 }
 
 func (w *worker) atOnce(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, bool) {
-	im, err := st.Get(d)
-	if errors.Is(err, store.ErrNotFound) {
-		if w.cfg.Policy.Restricts() {
-			return nil, false // the worker has time to look at the shared store
-		}
-		return w.atOnceInPlace(ctx, d)
+	if _, err := st.Get(d); !errors.Is(err, store.ErrNotFound) {
+		return w.inStore(ctx, st, d)
 	}
+	if w.cfg.Policy.Restricts() {
+		return nil, false // the worker has time to look at the shared store
+	}
+	return w.atOnceInPlace(ctx, d)
+}
+
+// inStore uses an image of the node's store that the user may have, as far as
+// nobody has to be asked.
+func (w *worker) inStore(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, bool) {
+	im, err := st.Get(d)
 	if err != nil || w.suspect(im) || !w.permitAtOnce(im) {
 		return nil, false
 	}

@@ -2,20 +2,20 @@ package prolog
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
-// leases are the users of the node's store: the jobs that lease its images.
+// leases are the users of the node's store: the jobs, and users' own processes,
+// that lease its images.
 type leases struct{ runDir string }
 
 // Of implements store.Users.
 func (l leases) Of(_ context.Context, im store.Image) ([]string, error) {
 	leased, err := jobstate.Leased(l.runDir)
-	return jobNames(leased[im.Key()]), err
+	return leased[im.Key()], err
 }
 
 // IfUnused implements store.Users. It holds the lock under which images are
@@ -26,6 +26,9 @@ func (l leases) IfUnused(ctx context.Context, im store.Image, remove func() erro
 		return remove()
 	}
 	return withImages(ctx, l.runDir, func(mounts *launcher.Mounts) error {
+		if err := endSessions(l.runDir); err != nil {
+			return err
+		}
 		by, err := l.Of(ctx, im)
 		if err != nil {
 			return err
@@ -38,13 +41,6 @@ func (l leases) IfUnused(ctx context.Context, im store.Image, remove func() erro
 		}
 		return remove()
 	})
-}
-
-func jobNames(jobs []jobstate.JobID) (names []string) {
-	for _, job := range jobs {
-		names = append(names, fmt.Sprintf("job %s", job))
-	}
-	return names
 }
 
 // Space is what keeps the node's store within the site's limits. Only root

@@ -68,9 +68,11 @@ type worker struct {
 	log    logrus.FieldLogger
 	folder jobstate.Folder
 	req    jobstate.Request
-	hit    bool
-	pinned bool        // what the tag means is the same on all nodes of the job
-	found  os.FileInfo // on a hit: the image's folder
+	// session is set instead of the job where a user's own process asks.
+	session *jobstate.Worker
+	hit     bool
+	pinned  bool        // what the tag means is the same on all nodes of the job
+	found   os.FileInfo // on a hit: the image's folder
 
 	// See cluster_linux.go.
 	withoutCluster bool

@@ -28,6 +28,7 @@ type nodeCmd struct {
 	Cleanup nodeCleanupCmd `cmd:"" help:"Undo what was made for a job; the request is on standard input (root)."`
 	Reap    nodeReapCmd    `cmd:"" help:"Undo what was made for jobs whose cleanup never ran (root)."`
 	Status  nodeStatusCmd  `cmd:"" help:"List what is prepared for the jobs on this node (root)."`
+	Lend    nodeLendCmd    `cmd:"" name:"mount-request" hidden:"" help:"Serve a user's own berth run. Only berth-mount.socket starts it."`
 	Worker  nodeWorkerCmd  `cmd:"" hidden:"" help:"Prepare one image. Only prepare starts it."`
 	Fetch   nodeFetchCmd   `cmd:"" hidden:"" help:"Get one image. Only worker starts it, as the account for it."`
 	Convert nodeConvertCmd `cmd:"" hidden:"" help:"Convert one image. Only worker starts it."`
@@ -208,12 +209,16 @@ func withMirrorLogins(net imagecache.Network, cfg *config.Config) imagecache.Net
 func inherited(kinds ...uint32) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(3, &st); err != nil || !slices.Contains(kinds, st.Mode&unix.S_IFMT) {
-		return &fault.Error{
-			Op: "start", Blame: fault.User, Err: errors.New("this command is Berth's own"),
-			Remedy: "see berth node --help for those that are meant to be typed",
-		}
+		return errBerthsOwn()
 	}
 	return nil
+}
+
+func errBerthsOwn() error {
+	return &fault.Error{
+		Op: "start", Blame: fault.User, Err: errors.New("this command is Berth's own"),
+		Remedy: "see berth node --help for those that are meant to be typed",
+	}
 }
 
 // nodeStatusCmd lists the preparations of the jobs on this node.

@@ -38,7 +38,7 @@ type runCmd struct {
 	Reuse      bool     `negatable:"" default:"true" help:"Join a container that stands ready, and leave this one ready for further runs (setting container.idle_timeout)."`
 	Writable   bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
 
-	imageCommand []string // what is run where the user names nothing
+	imageCommand []string  // what is run where the user names nothing
 	given        variables // of Env and EnvFile
 }
 
@@ -67,6 +67,9 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 		return err
 	case inPlace:
 		return c.runPath(ctx, s, cfg)
+	}
+	if loan, req := c.borrow(ctx, s, cfg); loan != nil {
+		return c.runBorrowed(ctx, s, cfg, loan, req)
 	}
 	image, rootfs, err := s.pullToUse(ctx, cfg, c.imageRef())
 	if err != nil {

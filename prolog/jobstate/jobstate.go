@@ -12,6 +12,7 @@
 //	        state.json              the outcome, written once by rename
 //	        log                     what the worker and its children printed
 //	    record.json …               the container of a whole job, see Common (PBS)
+//	sessions/<pid>.<start>/leases/  what a user's process outside of jobs uses
 //
 // Root alone reads and writes here, but for one file of a Common. `berth node prepare` and its worker write
 // (package prolog); the helper of a step waits for the outcome (Wait), which

@@ -204,13 +204,13 @@ func TestLeases(t *testing.T) {
 	must(t, SetLease(run, "2", "y.p1"))
 	got, err := Leased(run)
 	must(t, err)
-	if want := map[string][]JobID{"x.p1": {"1", "2"}, "y.p1": {"2"}}; !reflect.DeepEqual(got, want) {
+	if want := map[string][]string{"x.p1": {"job 1", "job 2"}, "y.p1": {"job 2"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("leased: %v, want %v", got, want)
 	}
 	must(t, os.RemoveAll(JobDir(run, "1")))
 	got, err = Leased(run)
 	must(t, err)
-	if want := map[string][]JobID{"x.p1": {"2"}, "y.p1": {"2"}}; !reflect.DeepEqual(got, want) {
+	if want := map[string][]string{"x.p1": {"job 2"}, "y.p1": {"job 2"}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("leased: %v, want %v", got, want)
 	}
 	must(t, os.RemoveAll(JobDir(run, "2")))

@@ -2,6 +2,7 @@ package jobstate
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,30 +43,37 @@ func Folders(runDir string, job JobID) ([]Folder, error) {
 // The caller has opened the image before: a lease on an image that is being
 // removed must not count.
 func SetLease(runDir string, job JobID, key string) error {
-	dir := filepath.Join(JobDir(runDir, job), "leases")
+	return setLease(JobDir(runDir, job), key)
+}
+
+// setLease fails where dir is gone: the job is over.
+func setLease(dir, key string) error {
+	dir = filepath.Join(dir, "leases")
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err // the job's folder is gone: the job is over
+		return err
 	}
 	return os.WriteFile(filepath.Join(dir, key), nil, 0o600)
 }
 
-// Leased says which jobs use an image, by its key.
-func Leased(runDir string) (map[string][]JobID, error) {
-	jobs, err := Jobs(runDir)
-	if err != nil {
-		return nil, err
-	}
-	leased := map[string][]JobID{}
-	for _, job := range jobs {
-		entries, err := readDir(filepath.Join(JobDir(runDir, job), "leases"))
-		if err != nil {
-			return nil, err
-		}
+// Leased says who uses an image, by its key: "job 12", "process 345".
+func Leased(runDir string) (map[string][]string, error) {
+	leased := map[string][]string{}
+	add := func(dir, who string) error {
+		entries, err := readDir(filepath.Join(dir, "leases"))
 		for _, e := range entries {
-			leased[e.Name()] = append(leased[e.Name()], job)
+			leased[e.Name()] = append(leased[e.Name()], who)
 		}
+		return err
 	}
-	return leased, nil
+	jobs, err := Jobs(runDir)
+	for _, job := range jobs {
+		err = errors.Join(err, add(JobDir(runDir, job), fmt.Sprintf("job %s", job)))
+	}
+	sessions, serr := Sessions(runDir)
+	for _, p := range sessions {
+		err = errors.Join(err, add(sessionDir(runDir, p), fmt.Sprintf("process %d", p.PID)))
+	}
+	return leased, errors.Join(err, serr)
 }
 
 // readDir takes a missing folder for an empty one.

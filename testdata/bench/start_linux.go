@@ -114,7 +114,7 @@ func newStarter(ctx context.Context, spec StartSpec) (*starter, error) {
 
 // end waits until what stood ready is gone.
 func (s *starter) end(ctx context.Context) {
-	_ = command(ctx, "sh", "-c", "pkill -u "+strconv.Itoa(benchUser.UID)+" berth-hold; exit 0")
+	_ = command(ctx, "sh", "-c", "pkill -u "+strconv.Itoa(benchUser.UID)+" berth-standby; exit 0")
 	for _, box := range s.boxes {
 		box.Close()
 	}
@@ -319,7 +319,7 @@ func untilAsleep(pid int) error {
 
 // holderMemory is what a holder has written: its program is in the page cache once.
 func (s *starter) holderMemory(ctx context.Context) (float64, error) {
-	out, err := exec.CommandContext(ctx, "sh", "-c", `for p in $(pgrep -u `+strconv.Itoa(benchUser.UID)+` berth-hold); do
+	out, err := exec.CommandContext(ctx, "sh", "-c", `for p in $(pgrep -u `+strconv.Itoa(benchUser.UID)+` berth-standby); do
 		awk '/^(Private_Dirty):/ { n += $2 } END { print n * 1024 }' /proc/$p/smaps_rollup; exit; done`).Output()
 	if err != nil {
 		return 0, err
