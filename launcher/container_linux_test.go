@@ -124,7 +124,7 @@ func busyboxImage(t *testing.T) *os.File {
 	script := `set -e
 mkdir -p tree/bin tree/usr/lib tree/usr/share/zoneinfo tree/etc tree/root tree/proc tree/var
 cp ` + busybox + ` tree/bin/busybox
-for a in sh cat id ls touch mkdir rm rmdir stat env pwd mount umount grep chmod; do ln -s busybox tree/bin/$a; done
+for a in sh cat id ls touch mkdir rm rmdir stat env pwd mount umount grep chmod head; do ln -s busybox tree/bin/$a; done
 cp tree/bin/busybox tree/bin/setuid; chmod 4755 tree/bin/setuid
 mknod tree/zero c 1 5; chmod 666 tree/zero
 echo secret >tree/secret; chmod 600 tree/secret

@@ -65,6 +65,9 @@ type Site struct {
 	// SubIDMounts lets tasks write to the node's folders where they appear as
 	// root and have further ids (User.SubIDs).
 	SubIDMounts bool `json:"subIDMounts,omitempty"`
+	// Volumes makes folders that the image declares as volumes writable, in
+	// memory, in a read-only root file system.
+	Volumes bool `json:"volumes,omitempty"`
 	// MountTimeout is how long a source may take to answer; zero is no bound.
 	MountTimeout time.Duration `json:"mountTimeout,omitempty"`
 }

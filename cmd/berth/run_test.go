@@ -34,6 +34,15 @@ func TestExecScripts(t *testing.T) {
 	}
 }
 
+// fuseModes are the modes of /dev/fuse with which scripts run, by what they
+// make of images.
+func fuseModes() map[string]string {
+	if os.Getuid() != 0 {
+		return map[string]string{"asis": ""}
+	}
+	return map[string]string{"mounted": "666", "unpacked": "600"}
+}
+
 // testRunning runs scripts in a folder, or one.
 func testRunning(t *testing.T, from string) {
 	t.Helper()
@@ -42,11 +51,7 @@ func testRunning(t *testing.T, from string) {
 		t.Fatal(err)
 	}
 	libexec := buildTools(t)
-	modes := map[string]string{"mounted": "666", "unpacked": "600"}
-	if os.Getuid() != 0 {
-		modes = map[string]string{"asis": ""}
-	}
-	for name, mode := range modes {
+	for name, mode := range fuseModes() {
 		t.Run(name, func(t *testing.T) {
 			t.Run("scripts", func(t *testing.T) { runScripts(t, from, shell, libexec, mode) })
 			nothingRuns(t)
@@ -79,7 +84,7 @@ func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode str
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BERTH_LIBEXEC", libexec)
 			env.Setenv("FUSE_MODE", fuseMode)
-			for _, name := range []string{"BASE", "PACKAGES", "RPM"} {
+			for _, name := range []string{"BASE", "PACKAGES", "RPM", "BARE"} {
 				env.Setenv(name, os.Getenv(name))
 			}
 			env.Setenv("BERTH_CONTAINER_IDLE_TIMEOUT", "0s") // but in reuse.txtar

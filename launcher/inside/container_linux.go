@@ -32,7 +32,7 @@ func start(r *rootfs, binds []bind, writable bool) (*libcontainer.Process, error
 		Cwd:  "/", Init: true, NoNewPrivileges: &yes, LogLevel: "4",
 	}
 	if err := container.Start(p); err != nil {
-		return nil, fmt.Errorf("libcontainer: %w", err)
+		return nil, explainMount(fmt.Errorf("libcontainer: %w", err), binds)
 	}
 	return p, nil
 }

@@ -7,6 +7,7 @@
 //
 //	mounts.go     options      -> binds (mountspec.go reads them)
 //	source_linux.go binds      -> opened sources that the site allows (rules.go)
+//	volumes_linux.go image's volumes -> binds
 //	rootfs.go     image, binds -> root file system with every mount point in place
 //	container.go  overlay      -> mount namespace (libcontainer)
 //	result.go     image config -> what tasks apply after joining
@@ -111,6 +112,11 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 		return nil, err
 	}
 	binds = r.yield(binds)
+	if r.changes == "" && (req.Site.Volumes || req.Writable) {
+		if binds, err = r.planVolumes(image.Config.Volumes, req.Writable, binds); err != nil {
+			return nil, err
+		}
+	}
 	if req.Writable {
 		if binds, err = r.copyFiles(binds); err != nil {
 			return nil, err
@@ -134,6 +140,9 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 	}
 	if err := r.keepTimes(); err != nil {
 		return nil, err
+	}
+	if err := r.mountVolumes(); err != nil {
+		return nil, r.explainOverlay(err)
 	}
 	return binds, r.mount(req.Writable)
 }

@@ -22,6 +22,7 @@ type imageConfig struct {
 		WorkingDir string
 		Entrypoint []string
 		Cmd        []string
+		Volumes    []string
 	} `json:"config"`
 }
 

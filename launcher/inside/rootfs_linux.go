@@ -28,6 +28,7 @@ type rootfs struct {
 	copies  []string          // files that are copies of the node's in that layer
 	notes   []string          // for the user
 	sources []launcher.Source // of what is mounted
+	volumes []volume          // folders of the image that are to be writable
 	// appended is the config behind an image file, nil for none.
 	appended *imagefile.Config
 }

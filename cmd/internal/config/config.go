@@ -111,6 +111,7 @@ type Container struct {
 	UserMountsDeny     []string // cleaned absolute paths
 	UserMountsReadOnly []string // cleaned absolute paths
 	MountTimeout       time.Duration
+	Volumes            bool // an image's volumes are writable
 
 	EnvSet  []string // NAME=VALUE
 	EnvKeep []string // NAME or PREFIX*

@@ -236,6 +236,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.UserMountsReadOnly },
 		},
 		{
+			Key: "container.volumes", Open: true,
+			Doc: "Whether the folders that an image declares as volumes are writable in a read-only container: in memory, until it ends. Many images expect to write there.",
+			at:  func(c *Config, _ string) any { return &c.Container.Volumes },
+		},
+		{
 			Key: "container.mount_timeout", check: notNegative,
 			Doc: "How long the source of a mount may take to answer before the container fails, or starts without it where it need not be there. 0s waits for ever.",
 			at:  func(c *Config, _ string) any { return &c.Container.MountTimeout },
@@ -313,7 +318,7 @@ func defaults() *Config {
 		Resolve: Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{
 			MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t",
-			UserMounts: true, MountTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute,
 		},
 		Devices:  defaultDevices(),
 		Login:    Login{HelperTimeout: 5 * time.Second},

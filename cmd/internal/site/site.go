@@ -14,7 +14,7 @@ func Of(c *config.Container) launcher.Site {
 		Rules: launcher.MountRules{
 			Forbid: !c.UserMounts, Allow: c.UserMountsAllow, Deny: c.UserMountsDeny, ReadOnly: c.UserMountsReadOnly,
 		},
-		MountTimeout: c.MountTimeout, SubIDMounts: c.SubMounts,
-		Env:          launcher.EnvRules{Set: c.EnvSet, Keep: c.EnvKeep, Drop: c.EnvDrop},
+		MountTimeout: c.MountTimeout, SubIDMounts: c.SubMounts, Volumes: c.Volumes,
+		Env: launcher.EnvRules{Set: c.EnvSet, Keep: c.EnvKeep, Drop: c.EnvDrop},
 	}
 }
