@@ -72,6 +72,7 @@ func (c *doctorCmd) node(s *session) (*doctor.Node, error) {
 	n.Account, n.PrologWait, n.IDMap = cfg.Node.Account, cfg.Node.PrologWait, cfg.Container.IDMap
 	n.SpecDirs = cfg.Devices.SpecDirs
 	n.Network, n.Policy = anonymous(cfg), policyOf(cfg)
+	n.SubIDs = cfg.Container.SubIDs
 	cluster, err := clusterOf(cfg)
 	n.ClusterStore = doctor.ClusterStore{Dir: cluster.Dir, Mount: cluster.Mount, ClusterOptions: cluster.ClusterOptions}
 	return n, err

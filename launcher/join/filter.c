@@ -20,10 +20,10 @@ enum { CALLS_MAX = 40, PROGRAM_MAX = 256 };
 /* The calls of one ABI. Lists end with -1. */
 struct abi {
   unsigned arch;
-  unsigned ignore;      /* bits of the number that choose another ABI of the same calls */
-  int fake[CALLS_MAX];  /* succeed without doing anything */
-  int mknod[2];         /* likewise, if it is a device, by the mode in argument 1 … */
-  int mknodat[2];       /* … and 2 */
+  unsigned ignore;     /* bits of the number that choose another ABI of the same calls */
+  int fake[CALLS_MAX]; /* succeed without doing anything */
+  int mknod[2];        /* likewise, if it is a device, by the mode in argument 1 … */
+  int mknodat[2];      /* … and 2 */
 };
 
 /* This machine's own calls, and those that its kernels take from older
@@ -38,10 +38,11 @@ static const struct abi abis[] = {
      .mknod = {SYS_mknod, -1},
      .mknodat = {SYS_mknodat, -1}},
     {.arch = AUDIT_ARCH_I386,
-     .fake = {182, 212, 95, 207, 16, 198, 298,  /* chown, fchown, lchown, each also …32; fchownat */
-              23, 213, 46, 214, 70, 203, 71, 204, /* setuid, setgid, setreuid, setregid */
-              164, 208, 170, 210, 138, 215, 139, 216, 81, 206, /* setres.id, setfs.id, setgroups */
-              185, -1},                                        /* capset */
+     .fake =
+         {182, 212, 95,  207, 16,  198, 298, /* chown, fchown, lchown, each also …32; fchownat */
+          23,  213, 46,  214, 70,  203, 71,  204,          /* setuid, setgid, setreuid, setregid */
+          164, 208, 170, 210, 138, 215, 139, 216, 81, 206, /* setres.id, setfs.id, setgroups */
+          185, -1},                                        /* capset */
      .mknod = {14, -1},
      .mknodat = {297, -1}},
 #elif defined(__aarch64__)
@@ -52,8 +53,8 @@ static const struct abi abis[] = {
      .mknod = {-1},
      .mknodat = {SYS_mknodat, -1}},
     {.arch = AUDIT_ARCH_ARM,
-     .fake = {182, 212, 95, 207, 16, 198, 325, 23, 213, 46, 214, 70, 203, 71, 204,
-              164, 208, 170, 210, 138, 215, 139, 216, 81, 206, 185, -1},
+     .fake = {182, 212, 95,  207, 16,  198, 325, 23,  213, 46, 214, 70,  203, 71,
+              204, 164, 208, 170, 210, 138, 215, 139, 216, 81, 206, 185, -1},
      .mknod = {14, -1},
      .mknodat = {324, -1}},
 #else

@@ -58,6 +58,7 @@ type Node struct {
 	RunDir     string
 	Account    string
 	PrologWait time.Duration
+	SubIDs     bool // container.sub_ids
 	IDMap      bool // whether the site wants idmapped image mounts
 	Network    imagecache.Network
 	Policy     policy.Policy
@@ -99,6 +100,7 @@ func checks() []check {
 		{name: "overlay", part: Inside, run: checkOverlay},
 		{name: "writable containers", part: Inside, run: checkOpaque},
 		{name: "root in appearance", part: Inside, run: checkFilter},
+		{name: "further ids", part: Here, run: checkSubIDs},
 		{name: "FUSE", part: Inside, run: checkFUSE},
 		{name: "squashfuse", part: Here, run: checkSquashfuse},
 		{name: "converter", part: Inside, run: checkConverter},

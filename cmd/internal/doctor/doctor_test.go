@@ -330,3 +330,30 @@ func TestReleases(t *testing.T) {
 		}
 	}
 }
+
+// TestSubIDFiles: a file that others may write fails every job that needs it,
+// and one that is not there gives nobody anything.
+func TestSubIDFiles(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the files have to be root's")
+	}
+	path := filepath.Join(t.TempDir(), "subuid")
+	if found := subIDFiles(path); len(found) != 1 || found[0].Status != Warn || !strings.Contains(found[0].Detail, "nobody has") {
+		t.Errorf("no file: %+v", found)
+	}
+	if err := os.WriteFile(path, []byte("alice:200000:65536\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if found := subIDFiles(path); found != nil {
+		t.Errorf("a good one: %+v", found)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if found := subIDFiles(path); len(found) != 1 || found[0].Status != Fail || !strings.Contains(found[0].Remedy, "chmod 644") {
+		t.Errorf("everybody's: %+v", found)
+	}
+	if found := checkSubIDs(t.Context(), testNode(t)); found != nil {
+		t.Errorf("switched off: %+v", found)
+	}
+}
