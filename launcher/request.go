@@ -38,6 +38,24 @@ type Request struct {
 	Label Label `json:"label"`
 	// Devices say which devices the container gets, out of Creation.Catalogue.
 	Devices devices.Wish `json:"devices"`
+	// Variables are those of a task that the launcher knows of, as NAME=VALUE;
+	// CheckMPI has them compared with the image's MPI.
+	Variables []string `json:"variables,omitempty"`
+	CheckMPI  bool     `json:"checkMPI,omitempty"`
+	HostMPI   HostMPI  `json:"hostMPI"`
+	// Command is the program that will run, as it was given; "" where that is
+	// not known. HookTimeout bounds hooks that do not say how long they take.
+	Command     string        `json:"command,omitempty"`
+	HookTimeout time.Duration `json:"hookTimeout,omitempty"`
+}
+
+// A HostMPI says which of the host's libraries take the place of the image's,
+// if the user wants that.
+type HostMPI struct {
+	Use       bool     `json:"use,omitempty"`
+	Libraries []string `json:"libraries,omitempty"` // files, or patterns of them
+	Folders   []string `json:"folders,omitempty"`   // shown at the same path
+	Env       []string `json:"env,omitempty"`
 }
 
 // A Scratch says where what is changed in a writable root file system is, for

@@ -22,9 +22,9 @@ static bool is_visible_devices(const char *entry) {
 
 static bool matters(const char *entry) {
   static const char *const names[] = {
-      "SLURM_STEP_GPUS",  "SLURM_JOB_GPUS", "GPU_DEVICE_ORDINAL",
-      "ZE_AFFINITY_MASK", "SLURM_MPI_TYPE", "SLURM_NTASKS",
-      "PMI_FD",           "PMIX_RANK",
+      "SLURM_STEP_GPUS", "SLURM_JOB_GPUS",  "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK",
+      "SLURM_NODEID",    "BERTH_MPI_CHECK", "PMIX_NAMESPACE",     "SLURM_STEP_NUM_TASKS",
+      "PMI_FD",          "PMIX_RANK",
   };
   for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
     if (begins(entry, names[i]))

@@ -22,6 +22,7 @@ enum option_id {
   PIN,
   ENV,
   DEVICE,
+  HOST_MPI,
   OPTION_COUNT,
 };
 
@@ -69,6 +70,9 @@ static struct spank_option table[] = {
      "give the container these devices, as berth devices lists them on the node: "
      "vendor/class=name, vendor/class=all, or a path below /dev; may be repeated",
      1, DEVICE, callback},
+    {"container-host-mpi", NULL,
+     "use the node's MPI in place of the image's, as the site has set it up", 0, HOST_MPI,
+     callback},
     SPANK_OPTIONS_TABLE_END,
 };
 
@@ -120,10 +124,10 @@ static bool check(int val, const char *value, char *error) {
 
 static char **slot(struct request *r, int val) {
   char **slots[] = {
-      [IMAGE] = &r->image,    [MOUNTS] = &r->mounts, [WORKDIR] = &r->workdir, [HOME] = &r->home,
-      [NO_HOME] = &r->home,   [READONLY] = &r->root, [WRITABLE] = &r->root,   [REMAP] = &r->remap,
-      [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,  [PIN] = &r->pin,
-      [ENV] = &r->env,        [DEVICE] = &r->device,
+      [IMAGE] = &r->image,    [MOUNTS] = &r->mounts, [WORKDIR] = &r->workdir,   [HOME] = &r->home,
+      [NO_HOME] = &r->home,   [READONLY] = &r->root, [WRITABLE] = &r->root,     [REMAP] = &r->remap,
+      [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,    [PIN] = &r->pin,
+      [ENV] = &r->env,        [DEVICE] = &r->device, [HOST_MPI] = &r->host_mpi,
   };
   return slots[val];
 }
@@ -131,8 +135,9 @@ static char **slot(struct request *r, int val) {
 /* What the option stands for: its argument, or the value a flag sets. */
 static const char *meaning(int val, const char *optarg) {
   static const char *const flags[] = {
-      [HOME] = "1",  [NO_HOME] = "0",  [READONLY] = "readonly", [WRITABLE] = "writable",
-      [REMAP] = "1", [NO_REMAP] = "0", [SLURM] = "1",           [NO_SLURM] = "0"};
+      [HOME] = "1",    [NO_HOME] = "0",  [READONLY] = "readonly", [WRITABLE] = "writable",
+      [REMAP] = "1",   [NO_REMAP] = "0", [SLURM] = "1",           [NO_SLURM] = "0",
+      [HOST_MPI] = "1"};
   return table[val].has_arg ? optarg : flags[val];
 }
 
@@ -172,8 +177,9 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE,    MOUNTS, WORKDIR,  NO_HOME, HOME, WRITABLE, READONLY,
-                                  NO_REMAP, REMAP,  NO_SLURM, SLURM,   PIN,  ENV,      DEVICE};
+  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME, HOME,
+                                  WRITABLE, READONLY, NO_REMAP, REMAP,   NO_SLURM,
+                                  SLURM,    PIN,      ENV,      DEVICE,  HOST_MPI};
   return opposites[val];
 }
 

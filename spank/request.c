@@ -21,6 +21,7 @@ static const struct {
     {"SLURM", offsetof(struct request, slurm)},
     {"ENV", offsetof(struct request, env)},
     {"DEVICE", offsetof(struct request, device)},
+    {"HOST_MPI", offsetof(struct request, host_mpi)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
 
@@ -103,6 +104,7 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "remap", r->remap);
   encode_one(w, "pin", r->pin);
   encode_one(w, "slurm", r->slurm);
+  encode_one(w, "host_mpi", r->host_mpi);
   encode_names(w, "env", r->env);
   encode_names(w, "device", r->device);
 }

@@ -26,6 +26,7 @@ struct request {
   char *pin;         /* "yes", "no" or "require" */
   char *slurm;       /* "0" or "1": Slurm's commands in the container */
   char *env;         /* NAME[,NAME] */
+  char *host_mpi;    /* "1": the node's MPI in place of the image's */
   char *device;      /* DEVICE[,DEVICE] */
   char *task_prolog; /* of srun --task-prolog; an absolute path */
 };

@@ -148,6 +148,14 @@ static void find_prologs(const struct request *r, const char *prologs[2]) {
   prologs[1] = r->task_prolog;
 }
 
+/* The site's hooks may be for some commands alone. */
+static void add_command(spank_t sp, struct wire_writer *w) {
+  int argc = 0;
+  char **argv = NULL;
+  if (spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS && argc > 0)
+    wire_add(w, "command", argv[0]);
+}
+
 static void add_prologs(const struct request *r, struct wire_writer *w) {
   const char *prologs[2];
   find_prologs(r, prologs);
@@ -174,6 +182,7 @@ static void tell_needs(spank_t sp, const struct request *r) {
   add_variable(sp, &w, "home", "HOME");
   add_spool(sp, &w);
   add_prologs(r, &w);
+  add_command(sp, &w);
   devices_tell(sp, &w);
   if (w.failed)
     failure_keep(REMEDY_ADMIN, "the job's paths are too long");

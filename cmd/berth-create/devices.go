@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ const catalogueLimit = 20 * time.Second
 // than making a container, so `berth node devices` does it, once for each
 // state of the specs, and leaves what it read in the run folder.
 func (n *node) Catalogue(ctx context.Context) (*os.File, error) {
-	print := devices.Fingerprint(n.cfg.Devices.SpecDirs)
+	print := devices.Fingerprint(slices.Concat(n.cfg.Devices.SpecDirs, n.cfg.Hooks.Dirs))
 	if print == "" {
 		return nil, nil
 	}

@@ -33,6 +33,8 @@ func main() {
 	case "inside":
 		logrus.SetOutput(io.Discard) // libcontainer's warnings are not for users
 		exit(inside.Run(os.NewFile(3, "channel")))
+	case "hook": // libcontainer starts it for each hook
+		exit(inside.RunHook(os.Args[2:], os.Stdin))
 	case "step":
 		exit(runStep(context.Background()))
 	case "job":

@@ -44,6 +44,10 @@ func runStep(ctx context.Context) error {
 func settings(cfg *config.Config) step.Settings {
 	return step.Settings{
 		Exe: "/proc/self/exe", RunDir: cfg.Node.RunDir,
+		HostMPI: launcher.HostMPI{
+			Libraries: cfg.MPI.HostLibraries, Folders: cfg.MPI.HostFolders, Env: cfg.MPI.HostEnv,
+		},
+		HookTimeout: cfg.Hooks.Timeout, CheckMPI: cfg.MPI.Check,
 		Devices: devices.Wish{
 			Always: cfg.Devices.Always, Scheduler: cfg.Devices.Scheduler,
 			Minimal: cfg.Container.Dev == config.MinimalDev,

@@ -9,6 +9,7 @@ import (
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/launcher/devices"
 	"github.com/berth-hpc/berth/launcher/devices/cdi"
+	"github.com/berth-hpc/berth/launcher/hooks"
 	"github.com/berth-hpc/berth/launcher/trust"
 )
 
@@ -68,10 +69,28 @@ func (c *runCmd) devices(s *session, cfg *config.Config) devices.Wish {
 	return w
 }
 
-// catalogue is the machine's devices in a file without a name, nil for none.
-// The user's own specs count too, since nobody else is in this container.
+// launcherVariables are those by which a launcher tells a task its place.
+func (s *session) launcherVariables() []string {
+	var out []string
+	for _, name := range []string{"SLURM_STEP_NUM_TASKS", "SLURM_NODEID", "SLURM_PROCID", "PMI_FD", "PMIX_RANK", "PMIX_NAMESPACE"} {
+		if v := s.env(name); v != "" {
+			out = append(out, name+"="+v)
+		}
+	}
+	return out
+}
+
+// loadCatalogue reads what the machine has to give. Doctor tells the problems.
+func loadCatalogue(cfg *config.Config, owner trust.Owner) *devices.Catalogue {
+	c, _ := cdi.Load(cfg.Devices.SpecDirs, owner)
+	c.Hooks, _ = hooks.Load(cfg.Hooks.Dirs, owner)
+	return c
+}
+
+// catalogue is the machine's devices and hooks in a file without a name, nil
+// for none. The user's own count too, since nobody else is in this container.
 func (s *session) catalogue(cfg *config.Config) (*os.File, error) {
-	c, _ := cdi.Load(cfg.Devices.SpecDirs, trust.Owner(s.user.uid)) // doctor and devices tell the problems
+	c := loadCatalogue(cfg, trust.Owner(s.user.uid))
 	if c.Empty() {
 		return nil, nil
 	}

@@ -11,34 +11,56 @@ import (
 )
 
 // TestDeviceScripts runs testdata/devices/*.txtar as TestRunScripts does,
-// with debian:v1 in the registry.
+// with shell:v1 and debian:v1 in the registry.
 func TestDeviceScripts(t *testing.T) {
+	libraryScripts(t, "testdata/devices", map[string]string{"shell:v1": "tiny", "debian:v1": "base"})
+}
+
+// TestHostMPI runs testdata/hostmpi/*.txtar with images of both MPIs.
+func TestHostMPI(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/x86_64-linux-gnu/libmpi.so.40"); err != nil {
+		t.Skip("needs Debian's Open MPI on this machine (package libopenmpi3)")
+	}
+	libraryScripts(t, "testdata/hostmpi", map[string]string{"shell:v1": "tiny", "mpi:v1": "mpi", "mpich:v1": "mpich"})
+}
+
+// libraryScripts runs the scripts of dir in all modes, with test images in the
+// registry by these names.
+func libraryScripts(t *testing.T, dir string, names map[string]string) {
 	if _, err := exec.LookPath("gcc"); err != nil {
 		t.Skip("needs gcc, for libraries to be found")
-	}
-	debian, err := images.ReadLayout(images.Layout(t, "base"), images.Tag)
-	if err != nil {
-		t.Fatal(err)
 	}
 	libexec := buildTools(t)
 	modes := map[string]string{"mounted": "666", "unpacked": "600"}
 	if os.Getuid() != 0 {
 		modes = map[string]string{"asis": ""}
 	}
-	for name, mode := range modes {
-		t.Run(name, func(t *testing.T) {
+	for mode, fuse := range modes {
+		t.Run(mode, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{
-				Dir: "testdata/devices", Condition: condition, Cmds: commands(),
+				Dir: dir, Condition: condition, Cmds: commands(),
 				Setup: func(env *testscript.Env) error {
 					env.Setenv("BERTH_LIBEXEC", libexec)
-					env.Setenv("FUSE_MODE", mode)
+					env.Setenv("FUSE_MODE", fuse)
 					if err := setUp(env); err != nil {
 						return err
 					}
-					_, err := images.Push(t.Context(), env.Values["registry"].(*server.Started).Host, "debian:v1", debian)
-					return err
+					return pushImages(t, env.Values["registry"].(*server.Started).Host, names)
 				},
 			})
 		})
 	}
+}
+
+func pushImages(t *testing.T, host string, names map[string]string) error {
+	for name, made := range names {
+		img, err := images.ReadLayout(images.Layout(t, made), images.Tag)
+		if err != nil {
+			return err
+		}
+		if _, err := images.Push(t.Context(), host, name, img); err != nil {
+			return err
+		}
+	}
+	return nil
 }

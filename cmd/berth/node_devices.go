@@ -5,11 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher/devices"
-	"github.com/berth-hpc/berth/launcher/devices/cdi"
 )
 
 // nodeDevicesCmd writes the catalogue of the node's devices into the run
@@ -23,8 +23,8 @@ func (*nodeDevicesCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	path := devices.CatalogueFile(cfg.Node.RunDir, devices.Fingerprint(cfg.Devices.SpecDirs)) // before they are read
-	catalogue, _ := cdi.Load(cfg.Devices.SpecDirs, 0)
+	path := devices.CatalogueFile(cfg.Node.RunDir, devices.Fingerprint(slices.Concat(cfg.Devices.SpecDirs, cfg.Hooks.Dirs))) // before they are read
+	catalogue := loadCatalogue(cfg, 0)
 	return fault.Wrap("write", path, fault.Site, "look at the rights and the space of that folder", replaceCatalogue(path, catalogue))
 }
 

@@ -28,6 +28,7 @@ type runCmd struct {
 	Workdir    string   `placeholder:"PATH" help:"Start in this folder of the container."`
 	Env        []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep the host's value although the image sets it; repeatable."`
 	Device     []string `placeholder:"DEVICE" help:"Give the container a device: vendor/class=name or vendor/class=all as berth devices lists them, or a path below /dev; repeatable."`
+	HostMPI    bool     `name:"host-mpi" help:"Use the host's MPI in place of the image's, if it fits (settings mpi.host_...)."`
 	EnvFile    []string `sep:"none" placeholder:"FILE" help:"Read variables from a file as --env does, one a line; repeatable, and --env comes last."`
 	ExplainEnv bool     `help:"Print the environment that the command would have and where each variable comes from, and run nothing."`
 	JSON       bool     `name:"json" help:"With --explain-env: print it as JSON."`
@@ -120,6 +121,13 @@ func (c *runCmd) start(ctx context.Context, s *session, cfg *config.Config, crea
 		return err
 	}
 	creation.Request.Devices = c.devices(s, cfg)
+	creation.Request.Variables, creation.Request.CheckMPI = s.launcherVariables(), cfg.MPI.Check
+	if c.HostMPI {
+		creation.Request.HostMPI = launcher.HostMPI{
+			Use: true, Libraries: cfg.MPI.HostLibraries, Folders: cfg.MPI.HostFolders, Env: cfg.MPI.HostEnv,
+		}
+	}
+	creation.Request.Command, creation.Request.HookTimeout = argv[0], cfg.Hooks.Timeout
 	if creation.Catalogue, err = s.catalogue(cfg); err != nil {
 		return err
 	}

@@ -17,10 +17,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berth-hpc/berth/launcher/hooks"
 	specs "tags.cncf.io/container-device-interface/specs-go"
 )
 
-// A Catalogue is what the spec files of a machine name. It travels as JSON
+// A Catalogue is what the spec files of a machine name, and its hooks. It travels as JSON
 // from who reads those files to who builds containers.
 type Catalogue struct {
 	// Specs are in the order of their folders: of two with the same device the
@@ -28,6 +29,8 @@ type Catalogue struct {
 	Specs []Spec `json:"specs,omitempty"`
 	// Aliases are further names of devices, such as a GPU's UUID.
 	Aliases map[string]string `json:"aliases,omitempty"`
+	// Hooks are the admin's, for containers with and without devices.
+	Hooks []hooks.Hook `json:"hooks,omitempty"`
 }
 
 // A Spec is one file.
@@ -49,7 +52,7 @@ func Read(r io.Reader) (*Catalogue, error) {
 }
 
 // Empty says whether c names nothing.
-func (c *Catalogue) Empty() bool { return c == nil || len(c.Specs) == 0 }
+func (c *Catalogue) Empty() bool { return len(c.Specs) == 0 && len(c.Hooks) == 0 }
 
 // Names returns every device, as vendor/class=name, sorted.
 func (c *Catalogue) Names() []string {

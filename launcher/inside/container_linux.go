@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/berth-hpc/berth/launcher"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -19,23 +20,40 @@ import (
 //
 // There is no user namespace in the config: we are already in the job's, and
 // libcontainer refuses a new one that has no mapping for 0.
-func start(r *rootfs, binds []bind, writable bool) (*libcontainer.Process, error) {
-	container, err := libcontainer.Create(filepath.Join(r.work, "state"), "c", config(r, binds, writable))
+func start(r *rootfs, binds []bind, req *launcher.Request, hooks *hookSet) (*started, error) {
+	cfg := config(r, binds, req.Writable)
+	if err := hooks.configure(cfg, r.work, binds, req.Command); err != nil {
+		return nil, err
+	}
+	container, err := libcontainer.Create(filepath.Join(r.work, "state"), "c", cfg)
 	if err != nil {
 		return nil, fmt.Errorf("libcontainer: %w", err)
 	}
 	yes := true
-	p := &libcontainer.Process{
+	c := &started{container: container, hooks: hooks}
+	c.init = &libcontainer.Process{
 		// libcontainer checks that the program exists. An image need not have
 		// any particular one, but this link always leads to one.
 		Args: []string{"/proc/self/exe"},
 		Cwd:  "/", Init: true, NoNewPrivileges: &yes, LogLevel: "4",
 	}
-	if err := container.Start(p); err != nil {
-		return nil, explainMount(fmt.Errorf("libcontainer: %w", err), binds)
+	if err := container.Start(c.init); err != nil {
+		return nil, explainMount(hookFailure(fmt.Errorf("libcontainer: %w", err)), binds)
 	}
-	return p, nil
+	c.pid, err = c.init.Pid()
+	return c, err
 }
+
+// A started container has its namespaces and libcontainer's init.
+type started struct {
+	container *libcontainer.Container
+	init      *libcontainer.Process
+	pid       int
+	hooks     *hookSet
+}
+
+// end kills and reaps init; Wait's error says only that it was killed.
+func (c *started) end() { _ = unix.Kill(c.pid, unix.SIGKILL); _, _ = c.init.Wait() }
 
 func config(r *rootfs, binds []bind, writable bool) *configs.Config {
 	c := &configs.Config{

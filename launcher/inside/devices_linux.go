@@ -22,16 +22,16 @@ type chosen struct {
 	binds []bind // what comes with them, their device files apart
 }
 
-// chooseDevices decides which devices the container gets. catalogue is nil for
-// a machine without any that have a name.
-func chooseDevices(req *launcher.Request, catalogue *os.File, image *imageConfig) (*chosen, error) {
-	c := new(devices.Catalogue)
-	if catalogue != nil {
-		var err error
-		if c, err = devices.Read(catalogue); err != nil {
-			return nil, err
-		}
+// readCatalogue reads what the machine has to give; nil is nothing.
+func readCatalogue(f *os.File) (*devices.Catalogue, error) {
+	if f == nil {
+		return new(devices.Catalogue), nil
 	}
+	return devices.Read(f)
+}
+
+// chooseDevices decides which devices the container gets.
+func chooseDevices(req *launcher.Request, c *devices.Catalogue, image *imageConfig) (*chosen, error) {
 	choice, err := req.Devices.Choose(c, image.Config.Env)
 	if err != nil {
 		return nil, err

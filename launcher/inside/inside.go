@@ -24,7 +24,6 @@ import (
 	"slices"
 
 	"github.com/berth-hpc/berth/launcher"
-	"golang.org/x/sys/unix"
 )
 
 // Run serves one request on the channel (a SOCK_SEQPACKET socket) and
@@ -58,7 +57,7 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 	if req.Image.Kind == launcher.RootFile {
 		image.fromTree(r)
 	}
-	devs, err := chooseDevices(req, files.Catalogue, image)
+	catalogue, err := readCatalogue(files.Catalogue)
 	if err != nil {
 		return err
 	}
@@ -66,21 +65,22 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 	if err := r.chooseScratch(req); err != nil {
 		return err
 	}
+	devs, err := chooseDevices(req, catalogue, image)
+	if err != nil {
+		return err
+	}
+	hooks := chooseHooks(req, catalogue.Hooks, devs, image)
 	binds, err := prepare(req, r, image, devs)
 	if err := errors.Join(err, r.handScratch(channel)); err != nil {
 		return err
 	}
-	init, err := start(r, binds, req.Writable)
+	hooks.notes = append(hooks.notes, r.checkMPI(req, image)...)
+	c, err := start(r, binds, req, hooks)
 	if err != nil {
 		return err
 	}
-	pid, err := init.Pid()
-	if err != nil {
-		return err
-	}
-	// Wait reaps init; its error says only that it was killed.
-	defer func() { _ = unix.Kill(pid, unix.SIGKILL); _, _ = init.Wait() }()
-	return handOver(channel, req, r, image, devs, pid)
+	defer c.end()
+	return handOver(channel, req, r, image, devs, c)
 }
 
 // prepare turns what was asked into binds whose targets exist, and mounts the
@@ -96,11 +96,15 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 	if err != nil {
 		return nil, err
 	}
-	libraries, err := r.doWork(&devs.work, extra)
+	host, more, err := r.hostMPI(&req.HostMPI, image)
 	if err != nil {
 		return nil, err
 	}
-	all, err := plan(req, r.work, append(extra, libraries...))
+	libraries, err := r.doWork(&devs.work, extra, more)
+	if err != nil {
+		return nil, err
+	}
+	all, err := plan(req, r.work, slices.Concat(extra, libraries, host))
 	if err != nil {
 		return nil, err
 	}
@@ -147,29 +151,33 @@ func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen)
 	return binds, r.mount(req.Writable)
 }
 
-func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen, pid int) error {
+func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen, c *started) error {
 	cwd := workdir(req, image)
-	if err := checkWorkdir(pid, cwd, req.Workdir != ""); err != nil {
+	if err := checkWorkdir(c.pid, cwd, req.Workdir != ""); err != nil {
 		return err
 	}
 	env, err := launcher.ImageEnv(image.Config.Env)
 	if err != nil {
 		return err
 	}
-	res, err := result(cwd, req.Site.Env, env, devs.Env)
+	res, err := result(cwd, req.Site.Env, env, slices.Concat(devs.Env, req.HostMPI.Env))
 	if err != nil {
 		return err
 	}
 	defer res.Close()
-	if err := r.writeMarker(req, pid, res); err != nil {
+	if err := r.writeMarker(req, c.pid, res); err != nil {
 		return err
 	}
-	mnt, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	mnt, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", c.pid))
 	if err != nil {
 		return err
 	}
 	defer mnt.Close()
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: slices.Concat(r.notes, devs.Notes), Sources: r.sources}, mnt, res)
+	if err := c.runStartHooks(mnt); err != nil {
+		return err
+	}
+	notes := slices.Concat(r.notes, devs.Notes, c.hooks.notes)
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: notes, Sources: r.sources}, mnt, res)
 }
 
 // attachImage makes the image's tree readable at r.image.

@@ -18,8 +18,9 @@ const cachePath = "/etc/ld.so.cache"
 
 // doWork does what a device's hooks would do to the root file system, in the
 // layer above the image: links, and libraries that the loader finds. It
-// returns the bind of the new cache, if there is one.
-func (r *rootfs) doWork(w *devices.Work, binds []bind) ([]bind, error) {
+// returns the bind of the new cache, if there is one; more are further entries
+// of it.
+func (r *rootfs) doWork(w *devices.Work, binds []bind, more []ldcache.Entry) ([]bind, error) {
 	libraries := append(r.compat(w.Compat), found(w.Folders, binds)...)
 	for _, l := range libraries {
 		if err := r.addLink(devices.Link{Target: path.Base(l.Path), Path: path.Join(path.Dir(l.Path), l.Name)}); err != nil {
@@ -31,7 +32,7 @@ func (r *rootfs) doWork(w *devices.Work, binds []bind) ([]bind, error) {
 			return nil, err
 		}
 	}
-	return r.cacheWith(libraries)
+	return r.cacheWith(append(libraries, more...))
 }
 
 // cacheWith makes the loader's cache of the image's and some more libraries.

@@ -23,6 +23,7 @@ type imageConfig struct {
 		Entrypoint []string
 		Cmd        []string
 		Volumes    []string
+		Labels     map[string]string
 	} `json:"config"`
 }
 

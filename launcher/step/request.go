@@ -27,6 +27,7 @@ type Request struct {
 	Digest    string // pinned at submission; may be empty
 	Mounts    []string
 	Devices   []string
+	HostMPI   bool     // use the host's libraries in place of the image's
 	Variables []string // of the job, as NAME=VALUE, that tell of devices; task 0 has more to say
 	Workdir   string
 	Home      *bool // nil: the site's default
@@ -73,7 +74,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Job: n.get("job"), Step: n.get("step"), Tasks: int(n.get("tasks")),
 		User:  launcher.User{UID: int(n.get("uid")), GID: int(n.get("gid"))},
 		Image: m.Get("image"), Digest: m.Get("digest"),
-		Mounts: m.All("mounts"), Devices: m.All("device"), Variables: m.All("variable"), Workdir: m.Get("workdir"),
+		Mounts: m.All("mounts"), Devices: m.All("device"), HostMPI: m.Get("host_mpi") == "1", Variables: m.All("variable"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
 		Env:   m.All("env"),
 		Slurm: flag(m, "slurm", "1"), Unpinned: m.Get("pin") == "no",
@@ -147,6 +148,11 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		here.Mounts = append(slices.Clone(here.Mounts), set.SlurmCommands+":"+slurmFolder+":ro")
 	}
 	job.ID = strconv.FormatUint(uint64(r.Job), 10)
+	host := launcher.HostMPI{}
+	if r.HostMPI {
+		host = set.HostMPI
+		host.Use = true
+	}
 	return &launcher.Request{
 		User:      r.User,
 		Writable:  orDefault(r.Writable, set.Writable),
@@ -155,7 +161,8 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		MountHome: orDefault(r.Home, set.MountHome),
 		MountDir:  set.MountDir,
 		Site:      here, Mounts: r.Mounts, Workdir: r.Workdir,
-		Job: job, Devices: wish,
+		Job: job, Devices: wish, Command: v.command, HostMPI: host, CheckMPI: set.CheckMPI,
+		Variables: slices.Concat(r.Variables, v.variables), HookTimeout: set.HookTimeout,
 		Label: r.label(),
 	}
 }

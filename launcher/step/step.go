@@ -69,17 +69,20 @@ type Image interface {
 
 // Settings are the site's choices.
 type Settings struct {
-	Exe       string // berth-create, to be started again as the user
-	RunDir    string // /run/berth
-	Site      launcher.Site
-	MountHome bool         // when the job does not say
-	MountDir  bool         // whether the job's working directory is visible
-	Remap     bool         // when the job does not say
-	Writable  bool         // when the job does not say
-	Pins      bool         // there is a cluster's store, in which nodes pin what a job's tag means
-	Slurm     bool         // Slurm's commands work in the container, when the job does not say
-	Devices   devices.Wish // what the site says of devices
-	IDMap     bool         // false forces what kernels without squashfs idmap do
+	Exe         string // berth-create, to be started again as the user
+	RunDir      string // /run/berth
+	Site        launcher.Site
+	MountHome   bool             // when the job does not say
+	MountDir    bool             // whether the job's working directory is visible
+	Remap       bool             // when the job does not say
+	Writable    bool             // when the job does not say
+	Pins        bool             // there is a cluster's store, in which nodes pin what a job's tag means
+	Slurm       bool             // Slurm's commands work in the container, when the job does not say
+	Devices     devices.Wish     // what the site says of devices
+	HostMPI     launcher.HostMPI // for jobs that want it
+	CheckMPI    bool             // whether the image's MPI is compared with the step's
+	HookTimeout time.Duration
+	IDMap       bool // false forces what kernels without squashfs idmap do
 
 	SlurmCommands string // the folder that has them on the node (spank/client)
 	// Scratch says where changes go, for a job that may use so many bytes of

@@ -24,6 +24,7 @@ type container struct {
 type view struct {
 	mounts    *os.File
 	job       launcher.Job
+	command   string   // the program that the tasks run
 	variables []string // of the task, as NAME=VALUE: those that tell of devices
 }
 
@@ -87,7 +88,7 @@ func (t *tasks) readView(reply, mounts *os.File) {
 	t.view <- &view{mounts: mounts, job: launcher.Job{
 		Dir: m.Get("cwd"), TmpDir: m.Get("tmpdir"), Spool: m.Get("spool"),
 		PMIx: m.Get("pmix"), PrologFile: m.All("prolog_file"),
-	}, variables: m.All("variable")}
+	}, variables: m.All("variable"), command: m.Get("command")}
 }
 
 func (t *tasks) firstView(ctx context.Context) (*view, error) {

@@ -69,3 +69,42 @@ func (s *site) countReads(t *testing.T) {
 		t.Errorf("no memory was read: %v", r)
 	}
 }
+
+const mpich = registry + "/mpich:1"
+
+// TestPreflight starts MPI programs in ways in which they can and cannot learn
+// their rank: who cannot hears so once, before it starts.
+func TestPreflight(t *testing.T) {
+	bothWays(t, func(t *testing.T, s *site) {
+		for _, tc := range []struct {
+			name, script string
+			together     int // how many ranks are one program
+			warned       string
+		}{
+			{"Open MPI without", "srun --mpi=none -n2 --container-image=" + mpi + " mpi-hello", 0,
+				`(?m)^berth: warning: the image's Open MPI .* from --mpi=none, .* each of the 2 tasks .* start it by srun --mpi=pmix$`},
+			{"over nodes", "srun --mpi=none -N2 -n4 --container-image=" + mpi + " mpi-hello", 0, "each of the 4 tasks .* srun --mpi=pmix"},
+			{"Open MPI by PMI2", "srun --mpi=pmi2 -n2 --container-image=" + mpi + " mpi-hello", 0, `from --mpi=pmi2,.* srun --mpi=pmix`},
+			{"Open MPI by PMIx", "srun --mpi=pmix -n2 --container-image=" + mpi + " mpi-hello", 2, ""},
+			{"MPICH without", "srun --mpi=none -n2 --container-image=" + mpich + " mpi-hello", 0, `the image's MPICH .* from --mpi=none,.* srun --mpi=pmi2`},
+			{"MPICH by PMI2", "srun --mpi=pmi2 -n2 --container-image=" + mpich + " mpi-hello", 2, ""},
+			{"in a script", "srun --mpi=none -n2 --container-image=" + mpi + " sh -c true", 0, `if this step uses the image's Open MPI: .*; BERTH_MPI_CHECK=no silences this`},
+			{"no MPI program", "srun --mpi=none -n2 --container-image=" + mpi + " true", 0, ""},
+			{"one task", "srun --mpi=none -n1 --container-image=" + mpich + " mpi-hello", 0, ""},
+			{"silenced", "BERTH_MPI_CHECK=no srun --mpi=none -n2 --container-image=" + mpich + " mpi-hello", 0, ""},
+			{"no MPI", "srun --mpi=none -n2 --container-image=" + tiny + " true", 0, ""},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				r := s.as(t, "alice", tc.script)
+				if strings.Count(r.Stdout, "size=2 ") != tc.together {
+					t.Errorf("want %d ranks of one program: %v", tc.together, r)
+				}
+				warnings := strings.Count(r.Stderr, "cannot learn its rank")
+				if (tc.warned != "") != (warnings == 1) || !regexp.MustCompile(tc.warned).MatchString(r.Stderr) {
+					t.Errorf("want one warning %q: %v", tc.warned, r)
+				}
+			})
+		}
+		s.idle(t)
+	}, withImages("mpi", "mpich"))
+}

@@ -58,6 +58,17 @@ func recipes() []Recipe {
 			Config: config("", "mpi-hello", "MPI_IMAGE=1"),
 		},
 		{
+			Name: "mpich", Parent: "base",
+			Packages: []string{"libmpich12"},
+			Compile: &Compile{
+				Sources:  "mpi",
+				Packages: []string{"gcc", "libc6-dev", "libmpich-dev"},
+				Script:   "for c in *.c; do mpicc.mpich -O2 -Wall -Wextra -Werror -o ../out/${c%.c} $c; done",
+				Dest:     "usr/local/bin",
+			},
+			Config: config("", "mpi-hello", "MPI_IMAGE=mpich"),
+		},
+		{
 			Name: "python", Parent: "base",
 			Packages: []string{"python3", "python3-numpy", "python3-scipy", "python3-pandas"},
 			Config:   config("", "python3"),

@@ -29,6 +29,8 @@ type Config struct {
 	Resolve   Resolve
 	Container Container
 	Devices   Devices
+	Hooks     Hooks
+	MPI       MPI
 	Login     Login
 	Grants    Grants
 	Network   Network

@@ -295,7 +295,7 @@ func Settings() []Setting {
 			Doc: "Whether this host, as a mirror, may be shown the user's login to the registry that it mirrors. Without it no mirror is.",
 			at:  func(c *Config, host string) any { return &c.registry(host).TakesLogins },
 		},
-	}, slices.Concat(deviceSettings(), clusterSettings(), networkSettings(), policySettings())...)
+	}, slices.Concat(deviceSettings(), hookSettings(), mpiSettings(), clusterSettings(), networkSettings(), policySettings())...)
 }
 
 // defaults returns the built-in values.
@@ -321,6 +321,8 @@ func defaults() *Config {
 			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute,
 		},
 		Devices:  defaultDevices(),
+		Hooks:    defaultHooks(),
+		MPI:      defaultMPI(),
 		Login:    Login{HelperTimeout: 5 * time.Second},
 		Grants:   Grants{TTL: 12 * time.Hour},
 		Network:  defaultNetwork(),

@@ -64,6 +64,7 @@ type Node struct {
 	Policy     policy.Policy
 
 	SpecDirs []string // of CDI
+	HookDirs []string // of OCI hooks
 
 	SlurmConf string // slurm.conf, "" to look for it
 }
@@ -114,6 +115,7 @@ func checks() []check {
 		{name: "cluster store", part: Here, run: checkClusterStore, root: true},
 		{name: "run folder", part: Here, run: checkRunDir},
 		{name: "devices", part: Here, run: checkDevices},
+		{name: "hooks", part: Here, run: checkHooks},
 		{name: "registry", part: User, run: checkRegistries},
 		{name: "policy keys", part: Here, run: checkKeys, root: true},
 		{name: "verifier", part: User, run: checkVerifier},
