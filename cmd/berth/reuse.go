@@ -69,7 +69,8 @@ func (c *runCmd) prepareReuse(s *session, cfg *config.Config, creation *launcher
 func (c *runCmd) reusable(cfg *config.Config, r *launcher.Request) bool {
 	private := func(mount string) bool { return strings.Contains(mount, "tmpfs:") }
 	entrypoint := c.Entrypoint != nil && *c.Entrypoint // to be put before a command that Go does not see
-	return c.Reuse && !entrypoint && cfg.Container.IdleTimeout > 0 && c.Name == "" && !r.Writable && !c.RemapRoot &&
+	volumes := c.hasVolumes && r.Site.Volumes          // in memory, one command's
+	return c.Reuse && !entrypoint && !volumes && cfg.Container.IdleTimeout > 0 && c.Name == "" && !r.Writable && !c.RemapRoot &&
 		!r.Devices.Minimal && !slices.ContainsFunc(r.Mounts, private) && !slices.ContainsFunc(r.Site.Mounts, private)
 }
 

@@ -40,6 +40,7 @@ type runCmd struct {
 	Writable   bool     `xor:"root" help:"Allow changes to the container's root file system; they are gone when it ends."`
 
 	imageCommand []string  // what is run where the user names nothing
+	hasVolumes   bool      // the image
 	given        variables // of Env and EnvFile
 }
 
@@ -203,7 +204,7 @@ func (c *runCmd) argv(image store.Config) ([]string, error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	c.imageCommand = c.withImage(image, nil)
+	c.imageCommand, c.hasVolumes = c.withImage(image, nil), len(image.Volumes) > 0
 	if command = c.withImage(image, command); len(command) == 0 {
 		return nil, &fault.Error{
 			Op: "run", Arg: c.Image, Blame: fault.User, Err: errors.New("the image names no command"),

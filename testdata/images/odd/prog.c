@@ -27,6 +27,8 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IONBF, 0);
   if (argc == 3 && strcmp(argv[1], "write") == 0)
     return touch(argv[2]);
+  if (argc == 3 && strcmp(argv[1], "exists") == 0)
+    return puts(access(argv[2], F_OK) == 0 ? "yes" : "no") < 0;
   if (argc == 3 && strcmp(argv[1], "env") == 0)
     return puts(getenv(argv[2]) == NULL ? "unset" : getenv(argv[2])) < 0;
   if (argc == 2 && strcmp(argv[1], "id") == 0)
