@@ -21,7 +21,7 @@ func (r *rootfs) chooseScratch(req *launcher.Request) error {
 	if !req.Writable || r.changes != "" || !s.OnDisk && !s.NoAttributes && checkAttributes(r.work) == nil {
 		return nil
 	}
-	err := r.makeScratch(scratchFolder(req))
+	err := r.makeScratch(req)
 	if err == nil {
 		err = checkAttributes(r.upper())
 	}
@@ -32,18 +32,28 @@ func (r *rootfs) chooseScratch(req *launcher.Request) error {
 	return r.dropScratch()
 }
 
-// scratchFolder puts the user and the job into the site's path; "" is none.
-func scratchFolder(req *launcher.Request) string {
-	tmp := req.Job.TmpDir
-	if !filepath.IsAbs(tmp) {
-		tmp = os.TempDir()
+// scratchFolder puts the user and the job into the site's path.
+func scratchFolder(req *launcher.Request) (string, error) {
+	if req.Scratch.Folder == "" {
+		return "", errors.New("container.scratch names no folder")
 	}
-	return strings.NewReplacer("%%", "%", "%t", tmp, "%u", req.User.Name, "%h", req.User.Home).Replace(req.Scratch.Folder)
+	rest, temporary := strings.CutPrefix(req.Scratch.Folder, "%t")
+	folder, known := expand(rest, pathValues(req))
+	switch {
+	case !known:
+		return "", fmt.Errorf("what stands for a part of %s is not known here", req.Scratch.Folder)
+	case !temporary:
+		return folder, nil
+	case filepath.IsAbs(req.Job.TmpDir):
+		return filepath.Clean(req.Job.TmpDir) + folder, nil
+	}
+	return os.TempDir() + folder, nil
 }
 
-func (r *rootfs) makeScratch(folder string) error {
-	if folder == "" {
-		return errors.New("container.scratch names no folder")
+func (r *rootfs) makeScratch(req *launcher.Request) error {
+	folder, err := scratchFolder(req)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err

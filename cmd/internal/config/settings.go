@@ -197,7 +197,7 @@ func Settings() []Setting {
 		},
 		{
 			Key: "container.scratch", Open: true, check: scratchFolder, Example: `"/scratch/%u/%j"`,
-			Doc: "The folder on a local disk below which changes to a root file system go, if container.changes says so. %t is $TMPDIR of the job, or /tmp; %u the user's name, %j the job's number, %h the home, %% a percent sign. It is made, and the container's own folder in it removed, as the user. Network file systems can't be used. An empty one forbids it.",
+			Doc: "The folder on a local disk below which changes to a root file system go, if container.changes says so. A %t at its beginning is $TMPDIR of the job, or /tmp; %u, %j and the others are as in container.mounts. What is missing of it is made as the user, and stays; the container's own folder in it is removed, as the user. Network file systems can't be used. An empty one forbids it.",
 			at:  func(c *Config, _ string) any { return &c.Container.Scratch },
 		},
 		{
