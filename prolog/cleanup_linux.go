@@ -54,6 +54,7 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 func endJob(ctx context.Context, cfg Config, job jobstate.JobID) error {
 	return errors.Join(
 		endCommon(ctx, cfg.RunDir, job),
+		endInside(ctx, cfg.RunDir, job),
 		stopWorkers(ctx, cfg.RunDir, job),
 		removeJob(cfg.RunDir, job),
 		releaseImages(ctx, cfg.RunDir),

@@ -72,9 +72,7 @@ func TestReap(t *testing.T) {
 	mounts, err := launcher.OpenMounts(t.Context(), n.cfg.RunDir)
 	must(t, err)
 	defer mounts.Close()
-	ns, err := os.Open("/proc/self/ns/user")
-	must(t, err)
-	defer ns.Close()
+	ns, _ := userNamespace(t)
 	for _, job := range []string{"1", "2"} {
 		must(t, mounts.Pin(t.Context(), job, launcher.Pin{Name: "user1", NS: ns}))
 	}

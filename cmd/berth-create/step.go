@@ -128,12 +128,6 @@ type node struct {
 	account, queue string
 }
 
-// Names under which a job's user namespaces are pinned.
-const (
-	pinOuter = "user1"
-	pinInner = "user2"
-)
-
 func (n *node) Image(ctx context.Context, r *step.Request, user step.User) (step.Image, error) {
 	req := jobstate.Request{
 		Job: n.id(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
@@ -208,7 +202,7 @@ func makePins(ctx context.Context, mounts *launcher.Mounts, name string, u launc
 	if err != nil {
 		return nil, err
 	}
-	err = mounts.Pin(ctx, name, launcher.Pin{Name: pinOuter, NS: users.Outer}, launcher.Pin{Name: pinInner, NS: users.Inner})
+	err = mounts.Pin(ctx, name, launcher.Pin{Name: jobstate.PinOuter, NS: users.Outer}, launcher.Pin{Name: jobstate.PinInner, NS: users.Inner})
 	if errors.Is(err, fs.ErrExist) {
 		users.Close()
 		return openPins(mounts, name)
@@ -221,11 +215,11 @@ func makePins(ctx context.Context, mounts *launcher.Mounts, name string, u launc
 }
 
 func openPins(mounts *launcher.Mounts, job string) (*launcher.UserNamespaces, error) {
-	outer, err := mounts.OpenPin(job, pinOuter)
+	outer, err := mounts.OpenPin(job, jobstate.PinOuter)
 	if err != nil {
 		return nil, err
 	}
-	inner, err := mounts.OpenPin(job, pinInner)
+	inner, err := mounts.OpenPin(job, jobstate.PinInner)
 	if err != nil {
 		outer.Close()
 		return nil, err

@@ -95,6 +95,12 @@ type Folder struct{ path string }
 // (launcher.Mounts.Pin).
 func PinName(job JobID) string { return string(job) }
 
+// Names under which a job's user namespaces are pinned there.
+const (
+	PinOuter = "user1"
+	PinInner = "user2"
+)
+
 // JobDir is the folder of a job below the run folder.
 func JobDir(runDir string, job JobID) string {
 	return filepath.Join(runDir, "jobs", string(job))
