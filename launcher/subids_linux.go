@@ -38,8 +38,9 @@ const (
 // from a file as /etc/subuid and /etc/subgid are (subuid(5)); none is no
 // error. Root uses the answer as the user's right to become these ids, so the
 // file must be root's alone to write, and what would let the user become an
-// account, or another user's ids, is an error.
-func ReadSubIDs(path, name string, uid int) (IDRange, error) {
+// account, or another user's ids, is an error. own is the user's own id of the
+// kind that the file has.
+func ReadSubIDs(path, name string, uid, own int) (IDRange, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return IDRange{}, nil
@@ -55,14 +56,14 @@ func ReadSubIDs(path, name string, uid int) (IDRange, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Uid != 0 || st.Mode&0o022 != 0 {
 		return IDRange{}, fmt.Errorf("%s: somebody else than root may write it", path)
 	}
-	r, err := chooseRange(f, name, uid)
+	r, err := chooseRange(f, name, uid, own)
 	if err != nil {
 		return IDRange{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }
 
-func chooseRange(f io.Reader, name string, uid int) (IDRange, error) {
+func chooseRange(f io.Reader, name string, uid, own int) (IDRange, error) {
 	var best IDRange
 	var others []IDRange
 	lines := bufio.NewScanner(io.LimitReader(f, maxSubIDFile))
@@ -87,7 +88,7 @@ func chooseRange(f io.Reader, name string, uid int) (IDRange, error) {
 	if best.Start < firstSubID || uint64(best.Start)+uint64(best.Count)-1 > lastSubID {
 		return IDRange{}, fmt.Errorf("the range %v has ids of accounts: it must begin at %d or later", best, firstSubID)
 	}
-	if best.overlaps(IDRange{uint32(uid), 1}) {
+	if best.overlaps(IDRange{uint32(own), 1}) {
 		return IDRange{}, fmt.Errorf("the range %v has the user's own id", best)
 	}
 	return best, nil
@@ -113,9 +114,9 @@ type SubIDs struct {
 }
 
 // FindSubIDs reads the node's files. Users that are in one of them only have none.
-func FindSubIDs(name string, uid int) (SubIDs, error) {
-	uids, err1 := ReadSubIDs("/etc/subuid", name, uid)
-	gids, err2 := ReadSubIDs("/etc/subgid", name, uid)
+func FindSubIDs(name string, uid, gid int) (SubIDs, error) {
+	uids, err1 := ReadSubIDs("/etc/subuid", name, uid, uid)
+	gids, err2 := ReadSubIDs("/etc/subgid", name, uid, gid)
 	if err := errors.Join(err1, err2); err != nil || uids.Count == 0 || gids.Count == 0 {
 		return SubIDs{}, err
 	}

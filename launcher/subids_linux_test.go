@@ -28,7 +28,7 @@ func TestReadSubIDs(t *testing.T) {
 		"wraps":              {"alice:4294967000:4294967000", "", "ids of accounts"},
 		"another's":          {"alice:200000:65536\nbob:265535:65536", "", "another user's"},
 		"around another's":   {"bob:210000:1\nalice:200000:65536", "", "another user's"},
-		"their own":          {"alice:62000:65536", "", "ids of accounts"},
+		"their own":          {"alice:269000:65536", "", "the user's own id"},
 		"beside another's":   {"alice:200000:65536\nbob:265536:65536", "200000:65536", ""},
 		"twice the same one": {"alice:200000:65536\n62001:200000:65536", "200000:65536", ""},
 	} {
@@ -36,7 +36,7 @@ func TestReadSubIDs(t *testing.T) {
 		if err := os.WriteFile(path, []byte(tc.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		got, err := launcher.ReadSubIDs(path, "alice", 62001)
+		got, err := launcher.ReadSubIDs(path, "alice", 62001, 270000)
 		if tc.err != "" {
 			if err == nil || !strings.Contains(err.Error(), tc.err) {
 				t.Errorf("%s: %v, %v, want %s", name, got, err, tc.err)
@@ -72,14 +72,14 @@ func TestSubIDFileIsRoots(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := launcher.ReadSubIDs(path, "alice", 62001); err == nil {
+		if r, err := launcher.ReadSubIDs(path, "alice", 62001, 270000); err == nil {
 			t.Errorf("%s: took %v", name, r)
 		}
 	}
-	if _, err := launcher.ReadSubIDs(dir, "alice", 62001); err == nil {
+	if _, err := launcher.ReadSubIDs(dir, "alice", 62001, 270000); err == nil {
 		t.Error("took a folder")
 	}
-	if r, err := launcher.ReadSubIDs(filepath.Join(dir, "none"), "alice", 62001); err != nil || r.Count != 0 {
+	if r, err := launcher.ReadSubIDs(filepath.Join(dir, "none"), "alice", 62001, 270000); err != nil || r.Count != 0 {
 		t.Errorf("no file: %v, %v", r, err)
 	}
 }

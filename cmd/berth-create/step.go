@@ -176,7 +176,7 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 		return nil, err
 	}
 	if n.cfg.Container.SubIDs {
-		if u.SubIDs, err = subIDs(u.UID); err != nil {
+		if u.SubIDs, err = subIDs(u); err != nil {
 			return nil, err
 		}
 	}
@@ -185,12 +185,12 @@ func (n *node) UserNamespaces(ctx context.Context, job uint32, u launcher.User) 
 
 // subIDs are the further ids that the node gives a user, whom its files may
 // name or number.
-func subIDs(uid int) (launcher.SubIDs, error) {
+func subIDs(u launcher.User) (launcher.SubIDs, error) {
 	name := ""
-	if known, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+	if known, err := user.LookupId(strconv.Itoa(u.UID)); err == nil {
 		name = known.Username
 	}
-	ids, err := launcher.FindSubIDs(name, uid)
+	ids, err := launcher.FindSubIDs(name, u.UID, u.GID)
 	return ids, fault.Wrap("find the user's further ids", "", fault.Site, "correct that file on the node, or set container.sub_ids = false", err)
 }
 

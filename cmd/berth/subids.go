@@ -13,14 +13,14 @@ func (c *runCmd) subIDs(s *session) (launcher.SubIDs, error) {
 	if err != nil || !cfg.Container.SubIDs || !c.RemapRoot {
 		return launcher.SubIDs{}, err
 	}
-	ids, err := launcher.FindSubIDs(s.user.name, s.user.uid)
+	ids, err := launcher.FindSubIDs(s.user.name, s.user.uid, s.user.gid)
 	return ids, fault.Wrap("find your further ids", "", fault.Site, "correct that file, or set container.sub_ids = false", err)
 }
 
 // takeBack makes what a container left in dir the user's own again, where
 // further ids may have it. Whether the setting is still on does not matter.
 func (s *session) takeBack(ctx context.Context, dir string) error {
-	ids, err := launcher.FindSubIDs(s.user.name, s.user.uid)
+	ids, err := launcher.FindSubIDs(s.user.name, s.user.uid, s.user.gid)
 	if err != nil || ids.UIDs.Count == 0 {
 		return nil // then no container had them
 	}

@@ -234,7 +234,7 @@ static void become(const struct identity *who)
 /* newuidmap and newgidmap are privileged, and look the range up themselves. */
 static void run_mapper(const char *program, pid_t pid, unsigned own, struct range r)
 {
-	char id[5][16];
+	char id[4][16];
 	int status;
 	pid_t child;
 

@@ -31,7 +31,7 @@ func subIDFiles(paths ...string) []Finding {
 			return one(Warn, "no "+path+": nobody has further ids", "write it, or set container.sub_ids = false")
 		}
 		// Nobody's own lines: what is looked at is whose file it is.
-		if _, err := launcher.ReadSubIDs(path, "", -1); err != nil {
+		if _, err := launcher.ReadSubIDs(path, "", -1, -1); err != nil {
 			return one(Fail, "jobs of users who appear as root fail: "+oneLine(err), "chown root "+path+" && chmod 644 "+path)
 		}
 	}
