@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/berth-hpc/berth/fault"
@@ -27,6 +28,12 @@ type Container struct {
 	Notes []string
 	// Sources are the paths that were, or would have been, mounted.
 	Sources []Source
+	// Own are further namespaces that it has of its own.
+	Own []Namespace
+	// NewPID has the first task make a pid namespace. It is not for tasks of
+	// Slurm's, which have to execute themselves (setns(2): a pid namespace is
+	// for children).
+	NewPID bool
 }
 
 // MaxResult bounds a container's result, in bytes (JOIN_RESULT_MAX in join.h).
@@ -36,6 +43,9 @@ const MaxResult = 2 << 20
 func (c *Container) Close() {
 	c.Mount.Close()
 	c.Result.Close()
+	for _, ns := range c.Own {
+		ns.Close()
+	}
 }
 
 // A Creation is everything that making one container takes.
@@ -131,7 +141,7 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 			closeAll(files)
 			return nil, r.Failure.Err()
 		case r.Ready:
-			return newContainer(r, files)
+			return c.newContainer(r, files)
 		case r.Scratch != "" && !kept:
 			kept = true
 			if err := c.startJanitor(ctx, r.Scratch, files); err != nil {
@@ -166,18 +176,37 @@ func (c *Creation) serve(ctx context.Context, files []*os.File, offset int64) er
 // maxNotes bounds what the user's process can make us pass on in one message.
 const maxNotes = 8
 
-func newContainer(r *Reply, files []*os.File) (*Container, error) {
-	if len(files) != 2 {
-		closeAll(files)
-		return nil, fmt.Errorf("the container's builder sent %d descriptors", len(files))
+// newContainer takes the descriptors only when they are what they should be:
+// the process that sent them ran as the user.
+func (c *Creation) newContainer(r *Reply, files []*os.File) (*Container, error) {
+	kinds := c.Request.Made()
+	err := fmt.Errorf("the container's builder sent %d descriptors", len(files))
+	if len(files) == 2+len(kinds) {
+		err = checkNamespaces(files[0], files[2:], kinds, c.Users.Outer)
 	}
-	if err := checkNSType(files[0], unix.CLONE_NEWNS); err != nil {
+	if err != nil {
 		closeAll(files)
-		return nil, fmt.Errorf("the container's mount namespace: %w", err)
+		return nil, err
 	}
-	c := &Container{Mount: files[0], Result: files[1], Sources: r.Sources}
+	container := &Container{Mount: files[0], Result: files[1], NewPID: slices.Contains(c.Request.Unshare, UnsharePID)}
+	for i, kind := range kinds {
+		container.Own = append(container.Own, Namespace{kind, files[2+i]})
+	}
+	container.Sources = r.Sources
 	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
-		c.Notes = append(c.Notes, fault.Clean(n))
+		container.Notes = append(container.Notes, fault.Clean(n))
 	}
-	return c, nil
+	return container, nil
+}
+
+func checkNamespaces(mount *os.File, own []*os.File, kinds []string, outer *os.File) error {
+	if err := checkNSType(mount, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("the container's mount namespace: %w", err)
+	}
+	for i, kind := range kinds {
+		if err := checkOwn(own[i], kind, outer); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -18,7 +18,13 @@ func (c *Container) Exec(join string, users *UserNamespaces, remap bool, argv, e
 	if !remap {
 		files["--user2="] = users.Inner
 	}
+	for _, ns := range c.Own {
+		files["--"+ns.Kind+"="] = ns.File
+	}
 	args := []string{"berth-join"}
+	if c.NewPID {
+		args = append(args, "--new-pid")
+	}
 	for flag, f := range files {
 		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
 			return os.NewSyscallError("fcntl(F_SETFD)", err)

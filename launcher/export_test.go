@@ -6,5 +6,6 @@ var (
 	WaitLoops               = waitLoops
 	CheckHostMountNamespace = checkHostMountNamespace
 	CheckUserNamespaces     = checkUserNamespaces
+	CheckOwn                = checkOwn
 	StartJanitor            = (*Creation).startJanitor
 )

@@ -31,6 +31,8 @@ type Marker struct {
 	Label
 	// Remap says that its tasks appear as root.
 	Remap bool `json:"remap,omitempty"`
+	// Unshare are the kinds of namespaces that it has of its own.
+	Unshare []string `json:"unshare,omitempty"`
 	// Mount is the inode of the container's mount namespace: not of one that a
 	// program inside made from it.
 	Mount uint64 `json:"mount"`

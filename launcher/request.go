@@ -34,6 +34,9 @@ type Request struct {
 	// Workdir is where tasks start; "" means the image's WorkingDir, else "/".
 	Workdir string `json:"workdir,omitempty"`
 	Job     Job    `json:"job"`
+	// Unshare are the kinds of namespaces that the container has of its own
+	// (ParseUnshare).
+	Unshare []string `json:"unshare,omitempty"`
 	// Label is what the container is called while it runs.
 	Label Label `json:"label"`
 	// Devices say which devices the container gets, out of Creation.Catalogue.
@@ -127,8 +130,9 @@ type Root struct {
 
 // A Reply is one message from `berth-create inside`. With FUSE set it carries
 // the descriptor of /dev/fuse to be served and, for RootFile, the file that
-// the user opened, with the offset of the squashfs in it; with Ready the mount namespace
-// and the result for the tasks (a memory file in package wire's format);
+// the user opened, with the offset of the squashfs in it; with Ready the mount namespace,
+// the result for the tasks (a memory file in package wire's format), and the
+// other namespaces of Request.Unshare but pid, in that order;
 // otherwise it is a failure. Notes are for the user of a container that works.
 // With Scratch set, a name, it carries what tells the end of the container and
 // the folder that has the container's folder of that name, see `berth-create

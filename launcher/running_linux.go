@@ -157,12 +157,12 @@ func (r *Running) Open() (*Container, *UserNamespaces, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	c := &Container{Result: result}
 	err = errors.New("its last process has ended")
 	for _, pid := range r.PIDs {
-		var mount *os.File
 		var users *UserNamespaces
-		if mount, users, err = r.openNamespaces(pid); err == nil {
-			return &Container{Mount: mount, Result: result}, users, nil
+		if users, err = r.openNamespaces(pid, c); err == nil {
+			return c, users, nil
 		}
 	}
 	result.Close()
@@ -170,17 +170,43 @@ func (r *Running) Open() (*Container, *UserNamespaces, error) {
 }
 
 // openNamespaces opens the namespaces of one process of the container.
-func (r *Running) openNamespaces(pid int) (*os.File, *UserNamespaces, error) {
+func (r *Running) openNamespaces(pid int, c *Container) (*UserNamespaces, error) {
 	mount, err := os.Open(procPath(pid, "ns/mnt"))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	users, err := r.openUsers(pid, mount)
 	if err != nil {
 		mount.Close()
-		return nil, nil, fmt.Errorf("process %d: %w", pid, err)
+		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	return mount, users, nil
+	if c.Own, err = r.openOwn(pid, users.Outer); err != nil {
+		mount.Close()
+		users.Close()
+		return nil, fmt.Errorf("process %d: %w", pid, err)
+	}
+	c.Mount = mount
+	return users, nil
+}
+
+// openOwn opens the namespaces that the container has of its own. Beside those
+// in its pid namespace there is a process that waits for them outside.
+func (r *Running) openOwn(pid int, outer *os.File) ([]Namespace, error) {
+	var own []Namespace
+	for _, kind := range r.Unshare {
+		f, err := os.Open(procPath(pid, "ns/"+kind))
+		if err == nil {
+			own = append(own, Namespace{kind, f})
+			err = checkOwn(f, kind, outer)
+		}
+		if err != nil {
+			for _, ns := range own {
+				ns.Close()
+			}
+			return nil, err
+		}
+	}
+	return own, nil
 }
 
 // openUsers finds N1, which the mount namespace belongs to, and N2, which the

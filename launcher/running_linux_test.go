@@ -51,8 +51,16 @@ func (b *bed) found(uid int, args ...string) string {
 	if err != nil {
 		b.t.Fatalf("%v %s", err, out)
 	}
-	return strings.TrimSpace(string(out))
+	for line := range strings.Lines(string(out)) { // other tests may have containers
+		if text, ok := strings.CutPrefix(line, mine()); ok {
+			return "mine" + strings.TrimRight(text, "\n")
+		}
+	}
+	return ""
 }
+
+// mine is what this process's containers are called.
+func mine() string { return fmt.Sprintf("mine-%d", os.Getpid()) }
 
 // task starts a task that runs until the returned function ends it; the script
 // must print a line and then wait for its standard input.
@@ -89,7 +97,7 @@ func TestRunningIsTheUsersOwn(t *testing.T) {
 		users := b.users()
 		for _, remap := range []bool{false, true} {
 			cr := b.creation(users, idmap)
-			cr.Request.Label, cr.Request.RemapRoot = launcher.Label{Name: "mine"}, remap
+			cr.Request.Label, cr.Request.RemapRoot = launcher.Label{Name: mine()}, remap
 			c := b.create(cr)
 			marker := b.run(users, c, remap, "cat /.berth")
 			pid, end := b.task(users, c, remap, "cat /proc/self/stat; exec cat")
@@ -127,7 +135,7 @@ func TestRunningIsNotFooled(t *testing.T) {
 	b := newBed(t)
 	users := b.users()
 	cr := b.creation(users, false)
-	cr.Request.Label, cr.Request.RemapRoot = launcher.Label{Name: "mine"}, true
+	cr.Request.Label, cr.Request.RemapRoot = launcher.Label{Name: mine()}, true
 	c := b.create(cr)
 	marker := b.run(users, c, true, "cat /.berth")
 	pid, end := b.task(users, c, true, "busybox unshare -m sh -c 'echo; exec cat'")
@@ -141,6 +149,41 @@ func TestRunningIsNotFooled(t *testing.T) {
 	for _, script := range []string{"cat /.berth", "echo x >/.berth", "rm -f /.berth"} {
 		if got := b.run(users, c, false, script); (script == "cat /.berth") != (got == marker) {
 			t.Errorf("%s: %q", script, got)
+		}
+	}
+}
+
+// The builder runs as the user: namespaces of another kind, or of somebody
+// else's, are not passed on.
+func TestOwnNamespacesAreChecked(t *testing.T) {
+	if !launcher.PrivateMounts(t) {
+		return
+	}
+	b := newBed(t)
+	users, others := b.users(), b.users()
+	cr := b.creation(users, false)
+	cr.Request.Unshare = []string{launcher.UnshareIPC, launcher.UnshareNet}
+	c := b.create(cr)
+	host, err := os.Open("/proc/self/ns/ipc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	for name, tc := range map[string]struct {
+		ipc  *os.File
+		kind string
+		n1   *os.File
+		want string
+	}{
+		"good":         {c.Own[0].File, "ipc", users.Outer, ""},
+		"another kind": {c.Own[1].File, "ipc", users.Outer, "namespace of type"},
+		"the node's":   {host, "ipc", users.Outer, "is not its own"},
+		"of another":   {c.Own[0].File, "ipc", others.Outer, "is not its own"},
+		"no namespace": {c.Result, "ipc", users.Outer, "not a namespace"},
+	} {
+		err := launcher.CheckOwn(tc.ipc, tc.kind, tc.n1)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
 	}
 }

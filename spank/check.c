@@ -122,9 +122,9 @@ static int cut(struct part entry, struct part parts[MOUNT_PARTS]) {
 /* The flags that launcher/inside/mountspec.go knows. */
 static bool known_flag(struct part p) {
   static const char *const words[] = {
-      "ro",       "rw",      "nosuid",  "nodev",      "noexec",   "bind",        "rbind",
-      "private",  "slave",   "shared",  "unbindable", "rprivate", "rslave",      "rshared",
-      "defaults", "suid",    "dev",     "exec",       "atime",    "noatime",     "runbindable",
+      "ro",       "rw",       "nosuid",     "nodev",      "noexec",   "bind",    "rbind",
+      "private",  "slave",    "shared",     "unbindable", "rprivate", "rslave",  "rshared",
+      "defaults", "suid",     "dev",        "exec",       "atime",    "noatime", "runbindable",
       "diratime", "relatime", "nodiratime", "strictatime"};
   for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
     if (part_is(p, words[i]))
@@ -204,8 +204,7 @@ static bool check_mount(struct part entry, char *error) {
                  tmpfs ? "tmpfs" : "umount");
   if (!verb && (count == 1 || (count == 2 && p[1].len > 0 && !begins_path(p[1]))))
     return check_short(p, count, entry, error);
-  return check_target(p[1], entry, error) &&
-         (count < 3 || check_flags(p[2], tmpfs, entry, error));
+  return check_target(p[1], entry, error) && (count < 3 || check_flags(p[2], tmpfs, entry, error));
 }
 
 bool check_mounts(const char *value, char error[CHECK_ERROR_SIZE]) {
@@ -268,6 +267,30 @@ bool check_pin(const char *value, char error[CHECK_ERROR_SIZE]) {
     if (strcmp(value, words[i]) == 0)
       return true;
   return wrong(error, "--container-pin is yes, no or require");
+}
+
+static bool check_kind(const char *kind, size_t len, char *error) {
+  static const char *const kinds[] = {"net", "ipc", "uts"};
+  for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+    if (strlen(kinds[i]) == len && strncmp(kind, kinds[i], len) == 0)
+      return true;
+  if (len == 3 && strncmp(kind, "pid", len) == 0)
+    return wrong(error, "--container-unshare=pid: a task of Slurm's can't be in a pid namespace of "
+                        "its own; in the job, berth run --unshare pid can");
+  return wrong(error, "--container-unshare: \"%.*s\" is none of net, ipc and uts", (int)len, kind);
+}
+
+bool check_unshare(const char *value, char error[CHECK_ERROR_SIZE]) {
+  if (has_control(value))
+    return wrong(error, "--container-unshare takes net, ipc and uts");
+  for (;;) {
+    size_t len = strcspn(value, ",");
+    if (!check_kind(value, len, error))
+      return false;
+    if (value[len] == '\0')
+      return true;
+    value += len + 1;
+  }
 }
 
 int check_bool(const char *value) {

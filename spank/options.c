@@ -23,6 +23,7 @@ enum option_id {
   ENV,
   DEVICE,
   HOST_MPI,
+  UNSHARE,
   OPTION_COUNT,
 };
 
@@ -73,6 +74,10 @@ static struct spank_option table[] = {
     {"container-host-mpi", NULL,
      "use the node's MPI in place of the image's, as the site has set it up", 0, HOST_MPI,
      callback},
+    {"container-unshare", "NS[,NS]",
+     "give the container namespaces of its own: net (a network with nothing but a loopback), ipc, "
+     "uts (a host name)",
+     1, UNSHARE, callback},
     SPANK_OPTIONS_TABLE_END,
 };
 
@@ -117,6 +122,8 @@ static bool check(int val, const char *value, char *error) {
     return check_pin(value, error);
   case DEVICE:
     return check_device(value, error);
+  case UNSHARE:
+    return check_unshare(value, error);
   default:
     return true;
   }
@@ -124,10 +131,12 @@ static bool check(int val, const char *value, char *error) {
 
 static char **slot(struct request *r, int val) {
   char **slots[] = {
-      [IMAGE] = &r->image,    [MOUNTS] = &r->mounts, [WORKDIR] = &r->workdir,   [HOME] = &r->home,
-      [NO_HOME] = &r->home,   [READONLY] = &r->root, [WRITABLE] = &r->root,     [REMAP] = &r->remap,
-      [NO_REMAP] = &r->remap, [SLURM] = &r->slurm,   [NO_SLURM] = &r->slurm,    [PIN] = &r->pin,
-      [ENV] = &r->env,        [DEVICE] = &r->device, [HOST_MPI] = &r->host_mpi,
+      [IMAGE] = &r->image,     [MOUNTS] = &r->mounts,  [WORKDIR] = &r->workdir,
+      [HOME] = &r->home,       [NO_HOME] = &r->home,   [READONLY] = &r->root,
+      [WRITABLE] = &r->root,   [REMAP] = &r->remap,    [NO_REMAP] = &r->remap,
+      [SLURM] = &r->slurm,     [NO_SLURM] = &r->slurm, [PIN] = &r->pin,
+      [ENV] = &r->env,         [DEVICE] = &r->device,  [HOST_MPI] = &r->host_mpi,
+      [UNSHARE] = &r->unshare,
   };
   return slots[val];
 }
@@ -177,9 +186,9 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME, HOME,
-                                  WRITABLE, READONLY, NO_REMAP, REMAP,   NO_SLURM,
-                                  SLURM,    PIN,      ENV,      DEVICE,  HOST_MPI};
+  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME,  HOME,  WRITABLE,
+                                  READONLY, NO_REMAP, REMAP,    NO_SLURM, SLURM, PIN,
+                                  ENV,      DEVICE,   HOST_MPI, UNSHARE};
   return opposites[val];
 }
 
@@ -208,7 +217,7 @@ static bool conflict(int val, char *error) {
 
 static bool take_command_line(int val, const char *value, char *error) {
   char **s = slot(&layers[COMMAND_LINE], val);
-  if (val == MOUNTS || val == ENV || val == DEVICE) {
+  if (val == MOUNTS || val == ENV || val == DEVICE || val == UNSHARE) {
     accumulate(s, value);
     return true;
   }
@@ -289,7 +298,7 @@ static bool take_environment(char *error) {
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
-         take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_string(UNSHARE, "UNSHARE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&

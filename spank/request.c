@@ -22,6 +22,7 @@ static const struct {
     {"ENV", offsetof(struct request, env)},
     {"DEVICE", offsetof(struct request, device)},
     {"HOST_MPI", offsetof(struct request, host_mpi)},
+    {"UNSHARE", offsetof(struct request, unshare)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
 
@@ -107,4 +108,5 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "host_mpi", r->host_mpi);
   encode_names(w, "env", r->env);
   encode_names(w, "device", r->device);
+  encode_names(w, "unshare", r->unshare);
 }

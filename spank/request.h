@@ -28,6 +28,7 @@ struct request {
   char *env;         /* NAME[,NAME] */
   char *host_mpi;    /* "1": the node's MPI in place of the image's */
   char *device;      /* DEVICE[,DEVICE] */
+  char *unshare;     /* net, ipc, uts: NS[,NS] */
   char *task_prolog; /* of srun --task-prolog; an absolute path */
 };
 

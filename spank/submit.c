@@ -118,7 +118,8 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
     refuse(error);
   const struct request *given = options_command_line();
   if (r.image == NULL) {
-    if (given->mounts || given->workdir || given->home || given->root || given->remap || given->env)
+    if (given->mounts || given->workdir || given->home || given->root || given->remap ||
+        given->env || given->unshare)
       slurm_spank_log("berth: no --container-image: the other --container options are ignored");
     memset(&r, 0, sizeof(r));
   } else {
@@ -130,6 +131,7 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
   }
   repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_mounts", given->mounts);
   repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_env", given->env);
+  repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_unshare", given->unshare);
   request_export(&r, "BERTH_", set_control, sp);
   request_export(&r, "SLURM_BERTH_", set_environment, NULL);
   request_export(&r, "SLURM_SPANK_BERTH_", set_environment, NULL); /* not the outer job's */

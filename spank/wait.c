@@ -25,7 +25,7 @@
 #define GONE "the container helper ended before the container was ready"
 #define NONSENSE "the container helper gave an answer that makes no sense"
 
-enum { FD_MAX = 4, PATH_SIZE = 4096 };
+enum { FD_MAX = 4 + JOIN_OWN_MAX, PATH_SIZE = 4096 };
 
 /* Our end of the socket to the helper; one per task process. */
 static int reply = -1;
@@ -308,6 +308,24 @@ static const char *variable(void *context, size_t number) {
   return spank_get_item(context, S_JOB_ENV, &all) == ESPANK_SUCCESS ? all[number] : NULL;
 }
 
+/*
+ * Takes the namespaces of the container's own, whose descriptors begin at
+ * next, in the order of their records. Returns false if these are not as many.
+ */
+static bool take_own(const struct answer *a, int next, struct join_namespaces *ns) {
+  struct wire_reader reader;
+  struct wire_record rec;
+  wire_read(&reader, a->data, a->len);
+  while (wire_next(&reader, &rec)) {
+    if (!wire_key_is(&rec, "unshare"))
+      continue;
+    if (next >= a->fd_count || ns->own_count == JOIN_OWN_MAX)
+      return false;
+    ns->own[ns->own_count++] = (struct join_own){a->fds[next++], join_type(rec.value)};
+  }
+  return next == a->fd_count;
+}
+
 static int enter(spank_t sp, const struct request *r, const struct answer *a,
                  struct join_error *err) {
   static struct join_result result;
@@ -321,14 +339,14 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
                                  .entry = variable,
                                  .keep = keep,
                                  .keep_count = r->env == NULL ? 0 : 1};
-  if (a->fd_count != expected) {
+  struct join_namespaces ns = {
+      .user = a->fds[0], .mnt = a->fds[1], .user2 = remap ? -1 : a->fds[2]};
+  if (!take_own(a, expected, &ns)) {
     snprintf(err->text, sizeof(err->text), "the container helper sent %d descriptors, not %d",
-             a->fd_count, expected);
+             a->fd_count, expected + (int)ns.own_count);
     err->remedy = NULL;
     return -1;
   }
-  struct join_namespaces ns = {
-      .user = a->fds[0], .mnt = a->fds[1], .user2 = remap ? -1 : a->fds[2]};
   if (join_read_result(a->fds[expected - 1], &result, err) < 0 ||
       join_enter(&ns, result.cwd, err) < 0)
     return -1;

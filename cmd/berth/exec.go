@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/launcher"
@@ -16,6 +17,7 @@ type joining struct {
 	Here    bool     `help:"Look on this machine only, although a job may run elsewhere."`
 	Wait    bool     `help:"Wait for the container if it does not run yet."`
 	Workdir string   `placeholder:"PATH" help:"Start in this folder of the container, not where its tasks started."`
+	Unshare []string `placeholder:"NS" help:"Fail unless the container has namespaces of its own of these kinds (ipc, net, pid, uts)."`
 	Env     []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Set a variable, or keep this one's value although the image sets it; repeatable."`
 }
 
@@ -100,6 +102,9 @@ func (j *joining) flags() []string {
 	if j.Workdir != "" {
 		args = append(args, "--workdir="+j.Workdir)
 	}
+	if len(j.Unshare) > 0 {
+		args = append(args, "--unshare="+strings.Join(j.Unshare, ","))
+	}
 	for _, v := range j.Env {
 		args = append(args, "--env="+v)
 	}
@@ -111,6 +116,9 @@ func (j *joining) become(s *session, r *launcher.Running, argv []string) error {
 	tools, err := s.findTools()
 	if err != nil {
 		return err
+	}
+	if err := r.Require(j.Unshare); err != nil {
+		return fault.Wrap("join container", nameOf(r), fault.User, "leave --unshare out, or start the container with it", err)
 	}
 	if err := j.moveTo(r); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (c *runCmd) reusable(cfg *config.Config, r *launcher.Request) bool {
 	private := func(mount string) bool { return strings.Contains(mount, "tmpfs:") }
 	entrypoint := c.Entrypoint != nil && *c.Entrypoint // to be put before a command that Go does not see
 	volumes := c.hasVolumes && r.Site.Volumes          // in memory, one command's
-	return c.Reuse && !entrypoint && !volumes && cfg.Container.IdleTimeout > 0 && c.Name == "" && !r.Writable && !c.RemapRoot &&
+	return c.Reuse && !entrypoint && !volumes && cfg.Container.IdleTimeout > 0 && c.Name == "" && !r.Writable && !c.RemapRoot && len(r.Unshare) == 0 &&
 		!r.Devices.Minimal && !slices.ContainsFunc(r.Mounts, private) && !slices.ContainsFunc(r.Site.Mounts, private)
 }
 

@@ -34,6 +34,7 @@ type runCmd struct {
 	JSON       bool     `name:"json" help:"With --explain-env: print it as JSON."`
 	Entrypoint *bool    `negatable:"" help:"Put the image's entrypoint before COMMAND, as docker run does; with --no-entrypoint leave it out where no COMMAND is given."`
 	MountHome  *bool    `negatable:"" help:"Show the home folder in the container (setting container.mount_home)."`
+	Unshare    []string `placeholder:"NS" help:"Give the container namespaces of its own: net (a network with nothing but a loopback), ipc, uts (a host name), pid. Several, with commas."`
 	RemapRoot  bool     `help:"Appear as root in the container, without root's rights."`
 	ReadOnly   bool     `name:"readonly" xor:"root" help:"Forbid changes to the container's root file system (setting container.root)."`
 	Reuse      bool     `negatable:"" default:"true" help:"Join a container that stands ready, and leave this one ready for further runs (setting container.idle_timeout)."`
@@ -192,6 +193,9 @@ func (c *runCmd) check() error {
 		}
 	}
 	var err error
+	if c.Unshare, err = launcher.ParseUnshare(c.Unshare); err != nil {
+		return err
+	}
 	c.given, err = readVariables(c.EnvFile, c.Env)
 	return err
 }
@@ -253,6 +257,7 @@ func (c *runCmd) request(s *session, cfg *config.Config) (*launcher.Request, err
 		MountHome: c.mountHome(cfg), Workdir: c.Workdir,
 		Job:      launcher.Job{ID: cmp.Or(s.env("SLURM_JOB_ID"), s.env("PBS_JOBID")), Dir: dir, TmpDir: s.env("TMPDIR")},
 		MountDir: cfg.Container.MountDir,
+		Unshare:  c.Unshare,
 		Label:    launcher.Label{Name: c.Name, Image: c.Image, Env: c.given},
 	}, nil
 }

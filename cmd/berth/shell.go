@@ -21,7 +21,7 @@ type shellCmd struct {
 
 // Run does not return when all is well.
 func (c *shellCmd) Run(ctx context.Context, s *session) error {
-	t, err := c.target()
+	t, err := c.target(launcher.FindRunning)
 	if err != nil {
 		return err
 	}
@@ -29,11 +29,11 @@ func (c *shellCmd) Run(ctx context.Context, s *session) error {
 		append([]string{"shell"}, c.flags()...), nil)
 }
 
-func (c *shellCmd) target() (target, error) {
+func (c *shellCmd) target(look running) (target, error) {
 	if c.Container != "" {
 		return parseTarget(c.Container)
 	}
-	all, err := launcher.FindRunning()
+	all, err := look()
 	switch {
 	case err != nil:
 		return target{}, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/opencontainers/cgroups"
@@ -21,7 +22,7 @@ import (
 // There is no user namespace in the config: we are already in the job's, and
 // libcontainer refuses a new one that has no mapping for 0.
 func start(r *rootfs, binds []bind, req *launcher.Request, hooks *hookSet) (*started, error) {
-	cfg := config(r, binds, req.Writable)
+	cfg := config(r, req, binds)
 	if err := hooks.configure(cfg, r.work, binds, req.Command); err != nil {
 		return nil, err
 	}
@@ -55,10 +56,10 @@ type started struct {
 // end kills and reaps init; Wait's error says only that it was killed.
 func (c *started) end() { _ = unix.Kill(c.pid, unix.SIGKILL); _, _ = c.init.Wait() }
 
-func config(r *rootfs, binds []bind, writable bool) *configs.Config {
+func config(r *rootfs, req *launcher.Request, binds []bind) *configs.Config {
 	c := &configs.Config{
 		Rootfs:          r.path,
-		Readonlyfs:      !writable,
+		Readonlyfs:      !req.Writable,
 		Namespaces:      configs.Namespaces{{Type: configs.NEWNS}},
 		RootlessCgroups: true, // the job's cgroup stays as it is
 		Cgroups: &cgroups.Cgroup{
@@ -66,8 +67,12 @@ func config(r *rootfs, binds []bind, writable bool) *configs.Config {
 		},
 		NoNewKeyring: true,
 	}
+	unshare(c, req.Made())
 	for i := range binds {
 		c.Mounts = append(c.Mounts, binds[i].config())
+		if binds[i].target == "/dev" && slices.Contains(req.Unshare, launcher.UnshareIPC) {
+			c.Mounts = append(c.Mounts, ipcMounts()...)
+		}
 	}
 	return c
 }

@@ -173,11 +173,16 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 		return err
 	}
 	defer mnt.Close()
+	own, err := openOwn(c.pid, req.Made())
+	if err != nil {
+		return err
+	}
+	defer closeAll(own)
 	if err := c.runStartHooks(mnt); err != nil {
 		return err
 	}
 	notes := slices.Concat(r.notes, devs.Notes, c.hooks.notes)
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: notes, Sources: r.sources}, mnt, res)
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: notes, Sources: r.sources}, append([]*os.File{mnt, res}, own...)...)
 }
 
 // attachImage makes the image's tree readable at r.image.

@@ -33,7 +33,7 @@ func (r *rootfs) writeMarker(req *launcher.Request, pid int, result *os.File) er
 	if err != nil {
 		return err
 	}
-	m := launcher.Marker{Label: req.Label, Remap: req.RemapRoot, Mount: st.Ino, Result: message}
+	m := launcher.Marker{Label: req.Label, Remap: req.RemapRoot, Unshare: req.Unshare, Mount: st.Ino, Result: message}
 	data, err := m.Encode()
 	if err != nil {
 		return userError(fmt.Sprintf("what a further task has to know: %v", err), "give fewer or shorter variables")

@@ -95,11 +95,43 @@ static int appear_as_root(struct join_error *err) {
   return fail(err, "cannot install the filter for tasks that appear as root: %s", strerror(errno));
 }
 
-int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err) {
+static const struct {
+  const char *name, *what;
+  int type;
+} kinds[] = {
+    {"ipc", "IPC namespace", CLONE_NEWIPC},
+    {"uts", "UTS namespace", CLONE_NEWUTS},
+    {"net", "network namespace", CLONE_NEWNET},
+};
+
+int join_type(const char *kind) {
+  for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+    if (strcmp(kind, kinds[i].name) == 0)
+      return kinds[i].type;
+  return 0;
+}
+
+static int enter_own(const struct join_own *own, struct join_error *err) {
+  for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+    if (own->type == kinds[i].type)
+      return enter(own->fd, own->type, kinds[i].what, err);
+  return fail(err, "the container has a namespace of an unknown kind");
+}
+
+int join_move(const struct join_namespaces *ns, struct join_error *err) {
   if (enter(ns->user, CLONE_NEWUSER, "user namespace", err) < 0)
     return -1;
-  if (enter(ns->mnt, CLONE_NEWNS, "mount namespace", err) < 0)
-    return -1;
+  for (size_t i = 0; i < ns->own_count; i++)
+    if (enter_own(&ns->own[i], err) < 0)
+      return -1;
+  return enter(ns->mnt, CLONE_NEWNS, "mount namespace", err);
+}
+
+int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err) {
+  return join_move(ns, err) < 0 ? -1 : join_become(ns, cwd, err);
+}
+
+int join_become(const struct join_namespaces *ns, const char *cwd, struct join_error *err) {
   if (enter_folder(cwd, err) < 0)
     return -1;
   return ns->user2 < 0 ? appear_as_root(err) : become_user(ns->user2, err);

@@ -24,12 +24,23 @@ struct join_error {
   const char *remedy; /* what the user can do; NULL: it is for the admin */
 };
 
+enum { JOIN_OWN_MAX = 3 };
+
 /* The namespaces of a container. user2 is -1 where tasks appear as root. */
 struct join_namespaces {
   int user;  /* N1: the user namespace that owns mnt */
   int mnt;   /* the mount namespace */
   int user2; /* N2, below N1: there the user is themself */
+  /* Those that the container has of its own, beside mnt; owned by N1. */
+  struct join_own {
+    int fd;
+    int type; /* join_type */
+  } own[JOIN_OWN_MAX];
+  size_t own_count;
 };
+
+/* join_type is the CLONE_NEW… of ipc, uts or net; 0 for any other word. */
+int join_type(const char *kind);
 
 /* The largest result, in bytes: more than a program's environment may have. */
 #define JOIN_RESULT_MAX (2 * 1024 * 1024)
@@ -65,7 +76,8 @@ int join_read_result(int fd, struct join_result *result, struct join_error *err)
 
 /*
  * join_enter moves the process into the container and to cwd, in this order:
- * user namespace, mount namespace, chdir, second user namespace. In the last
+ * user namespace, those of its own, mount namespace, chdir, second user
+ * namespace. In the last
  * it drops every capability; without one (user2 -1) they are kept, they are
  * good for the container only, and filter.h's filter is installed where the
  * container has one id alone. It leaves alone whether the process can be
@@ -74,6 +86,14 @@ int join_read_result(int fd, struct join_result *result, struct join_error *err)
  * between: it must not run anything of the user's. Returns 0, or -1 with err filled.
  */
 int join_enter(const struct join_namespaces *ns, const char *cwd, struct join_error *err);
+
+/*
+ * join_enter in two halves, for who has something to do between them, as root
+ * in appearance: join_move enters all namespaces but the second user
+ * namespace, join_become the folder and that one.
+ */
+int join_move(const struct join_namespaces *ns, struct join_error *err);
+int join_become(const struct join_namespaces *ns, const char *cwd, struct join_error *err);
 
 /*
  * join_set_environment gives a task its variables, in this order:

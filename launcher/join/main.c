@@ -6,6 +6,7 @@
  * Runs as the user who owns the container's namespaces.
  *
  *   berth-join --user=FD --mnt=FD [--user2=FD] --result=FD
+ *              [--ipc=FD] [--uts=FD] [--net=FD] [--pid=FD | --new-pid]
  *              [--keep-env=NAME[,NAME]]... [--cwd=PATH] -- CMD [ARG]...
  *   berth-join --user=FD --mnt=FD [--user2=FD] --result=FD --hold
  *
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "pid.h"
 #include "standby.h"
 #include "task.h"
 
@@ -43,21 +45,43 @@ static void usage(void) {
   exit(EXIT_USAGE);
 }
 
+static void add_own(struct task *a, const char *kind) {
+  int fd = descriptor(optarg);
+  if (fd < 0 || a->ns.own_count == JOIN_OWN_MAX)
+    usage();
+  a->ns.own[a->ns.own_count++] = (struct join_own){fd, join_type(kind)};
+}
+
 static void parse(int argc, char **argv, struct task *a) {
   static const struct option options[] = {
-      {"user", required_argument, NULL, 'u'},     {"mnt", required_argument, NULL, 'm'},
-      {"user2", required_argument, NULL, 'v'},    {"result", required_argument, NULL, 'r'},
-      {"keep-env", required_argument, NULL, 'k'}, {"cwd", required_argument, NULL, 'c'},
-      {"hold", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+      {"user", required_argument, NULL, 'u'},
+      {"mnt", required_argument, NULL, 'm'},
+      {"user2", required_argument, NULL, 'v'},
+      {"result", required_argument, NULL, 'r'},
+      {"keep-env", required_argument, NULL, 'k'},
+      {"cwd", required_argument, NULL, 'c'},
+      {"hold", no_argument, NULL, 'h'},
+      {"ipc", required_argument, NULL, 'o'},
+      {"uts", required_argument, NULL, 'o'},
+      {"net", required_argument, NULL, 'o'},
+      {"pid", required_argument, NULL, 'p'},
+      {"new-pid", no_argument, NULL, 'n'},
+      {NULL, 0, NULL, 0},
   };
-  int c;
-  while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+  int c, index;
+  while ((c = getopt_long(argc, argv, "+", options, &index)) != -1) {
     if (c == 'k')
       a->keep[a->keep_count++] = optarg;
     else if (c == 'c')
       a->cwd = optarg;
     else if (c == 'h')
       a->hold = true;
+    else if (c == 'o')
+      add_own(a, options[index].name);
+    else if (c == 'n')
+      a->pid = PID_NEW;
+    else if (c == 'p' && descriptor(optarg) > 0)
+      a->pid = descriptor(optarg);
     else if (c == 'u')
       a->ns.user = descriptor(optarg);
     else if (c == 'm')

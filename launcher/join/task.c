@@ -1,12 +1,15 @@
 #include "task.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "pid.h"
 
 static bool environ_has(void *context, const char *name) {
   (void)context;
@@ -38,7 +41,8 @@ static int enter(const struct task *t, struct join_error *err) {
       .keep = t->keep,
       .keep_count = t->keep_count,
   };
-  if (join_read_result(t->result, &result, err) < 0 || join_enter(&t->ns, result.cwd, err) < 0)
+  if (join_read_result(t->result, &result, err) < 0 || join_move(&t->ns, err) < 0 ||
+      pid_enter(t->pid, &t->ns, err) < 0 || join_become(&t->ns, result.cwd, err) < 0)
     return -1;
   return join_set_environment(&result, &env, err);
 }
@@ -48,6 +52,10 @@ static void close_own(const struct task *t) {
   close(t->ns.user);
   close(t->ns.mnt);
   close(t->result);
+  for (size_t i = 0; i < t->ns.own_count; i++)
+    close(t->ns.own[i].fd);
+  if (t->pid > 0)
+    close(t->pid);
   if (t->ns.user2 >= 0)
     close(t->ns.user2);
 }
@@ -92,6 +100,8 @@ int task_run(const struct task *t) {
     return err.remedy == NULL ? EXIT_BUG : EXIT_USAGE;
   }
   close_own(t);
+  if (t->pid != PID_SAME) /* else a killed berth-join would leave its command behind */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (t->hold)
     return hold();
   if (t->cwd != NULL && chdir(t->cwd) < 0)

@@ -37,6 +37,7 @@ type Request struct {
 	Unpinned  bool     // nodes may run what the tag means to each of them
 	Slurm     *bool    // Slurm's commands work in the container
 	Memory    int64    // bytes that the job may use on this node; 0 when nothing says
+	Unshare   []string // kinds of namespaces, launcher.ParseUnshare's
 }
 
 // imageIsFile tells a path on the node from a reference.
@@ -86,9 +87,13 @@ func parseRequest(m wire.Message) (*Request, error) {
 	if m.Get("nodes") != "" {
 		r.Nodes = int(n.get("nodes"))
 	}
+	var err error
+	r.Unshare, err = launcher.ParseUnshare(m.All("unshare"))
 	switch {
 	case n.err != nil:
 		return nil, n.err
+	case err != nil || slices.Contains(r.Unshare, launcher.UnsharePID):
+		return nil, fmt.Errorf("request with namespaces %q", m.All("unshare"))
 	case r.Image == "":
 		return nil, fmt.Errorf("request without an image")
 	case r.Tasks < 1 || r.Tasks > maxTasks:
@@ -163,7 +168,7 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		Site:      here, Mounts: r.Mounts, Workdir: r.Workdir,
 		Job: job, Devices: wish, Command: v.command, HostMPI: host, CheckMPI: set.CheckMPI,
 		Variables: slices.Concat(r.Variables, v.variables), HookTimeout: set.HookTimeout,
-		Label: r.label(),
+		Unshare: r.Unshare, Label: r.label(),
 	}
 }
 
@@ -187,4 +192,12 @@ func stepName(id uint32) string {
 		return "batch"
 	}
 	return strconv.FormatUint(uint64(id), 10)
+}
+
+// notes are remarks on what was asked for, once per node.
+func (r *Request) notes(job launcher.Job) []string {
+	if job.PMIx != "" && slices.Contains(r.Unshare, launcher.UnshareNet) {
+		return []string{"--container-unshare=net: MPI programs that start by PMIx will not work, because they reach Slurm over the node's network"}
+	}
+	return nil
 }

@@ -158,7 +158,7 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 	log.WithFields(logrus.Fields{
 		"image": fault.Clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
 	}).Info("container ready")
-	return &container{users: ns.users, Container: c}, nil
+	return &container{users: ns.users, Container: c, notes: req.notes(view.job)}, nil
 }
 
 // image has wait get the step's image; it is nil for a file of the user's. On

@@ -17,6 +17,7 @@ import (
 type container struct {
 	*launcher.Container
 	users *launcher.UserNamespaces
+	notes []string // what its tasks should know
 }
 
 // A view is what local task 0 contributes: the mount namespace in which it
@@ -169,7 +170,10 @@ func newAnswer(c *container, k kind, err error) *answer {
 		files = []*os.File{c.users.Outer, c.Mount, c.Result}
 	}
 	m := k.records()
-	for _, n := range c.Notes {
+	for _, ns := range c.Own {
+		m, files = m.Add("unshare", ns.Kind), append(files, ns.File)
+	}
+	for _, n := range slices.Concat(c.Notes, c.notes) {
 		m = m.Add("note", n)
 	}
 	return &answer{message: m, files: files}
