@@ -9,9 +9,16 @@ import (
 )
 
 var jobRequest = wire.Message{
-	{Key: "job", Value: "7[1].server"}, {Key: "uid", Value: "1000"}, {Key: "gid", Value: "100"}, {Key: "groups", Value: "100,3000"},
-	{Key: "image", Value: "a/b:1"}, {Key: "env", Value: "A,B"}, {Key: "env", Value: "C"}, {Key: "visible", Value: "/opt/pbs"},
-	{Key: "queue", Value: "workq"}, {Key: "nodes", Value: "2"},
+	{Key: "job", Value: "7[1].server"},
+	{Key: "uid", Value: "1000"},
+	{Key: "gid", Value: "100"},
+	{Key: "groups", Value: "100,3000"},
+	{Key: "image", Value: "a/b:1"},
+	{Key: "env", Value: "A,B"},
+	{Key: "env", Value: "C"},
+	{Key: "visible", Value: "/opt/pbs"},
+	{Key: "queue", Value: "workq"},
+	{Key: "nodes", Value: "2"},
 }
 
 func TestParseJob(t *testing.T) {

@@ -27,7 +27,6 @@ func (s *site) spawned(t *testing.T, name, options, text string) {
 	s.With(t).Spawn(name, cluster.Command{Machine: "ctl", User: "alice", Args: []string{
 		"bash", "-c", "qsub -S /bin/sh " + options + " /shared/" + name + ".sh; echo code $? >/shared/" + name + ".code",
 	}})
-
 }
 
 func (s *site) read(t *testing.T, path string) string {
