@@ -152,7 +152,7 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 	if orDefault(r.Slurm, set.Slurm) {
 		here.Mounts = append(slices.Clone(here.Mounts), set.SlurmCommands+":"+slurmFolder+":ro")
 	}
-	job.ID = strconv.FormatUint(uint64(r.Job), 10)
+	job.ID = r.label().Job
 	host := launcher.HostMPI{}
 	if r.HostMPI {
 		host = set.HostMPI
