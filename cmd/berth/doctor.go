@@ -69,6 +69,7 @@ func (c *doctorCmd) node(s *session) (*doctor.Node, error) {
 		}
 	}
 	n.StoreDir, n.UserDir, n.RunDir = cfg.Store.Dir, cfg.Store.UserDir, cfg.Node.RunDir
+	n.MountSocket = cfg.Node.MountSocket
 	n.Account, n.PrologWait, n.IDMap = cfg.Node.Account, cfg.Node.PrologWait, cfg.Container.IDMap
 	n.SpecDirs, n.HookDirs = cfg.Devices.SpecDirs, cfg.Hooks.Dirs
 	n.Network, n.Policy = anonymous(cfg), policyOf(cfg)

@@ -2,7 +2,7 @@
 // happens in tasks is C, because they are single-threaded and must be fast:
 //
 //	join.c       enters a container, sets a task's environment
-//	task.c       … and becomes a command           (berth-join, main.c)
+//	task.c       … and becomes a command           (the program berth-join)
 //	standby.c       keeps a container ready           (berth-join --standby)
 //	identity.c   which container a `berth run` would get
 //	ready.c      takes one that stands ready

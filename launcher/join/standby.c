@@ -18,12 +18,11 @@ enum { BACKLOG = 128, SECONDS_MAX = 24 * 3600 };
 /* Only processes of the same user get anything, whoever can reach the socket. */
 static void serve(int client) {
   char byte = 0, control[CMSG_SPACE(READY_FDS * sizeof(int))] = {0};
-  const int fds[READY_FDS] = {STANDBY_USER, STANDBY_MNT, STANDBY_USER2, STANDBY_RESULT, STANDBY_OFFER};
+  const int fds[READY_FDS] = {STANDBY_USER, STANDBY_MNT, STANDBY_USER2, STANDBY_RESULT,
+                              STANDBY_OFFER};
   struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-  struct msghdr msg = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = control,
-                       .msg_controllen = sizeof(control)};
+  struct msghdr msg = {
+      .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
   struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
   struct ucred peer;
   socklen_t len = sizeof(peer);
@@ -70,7 +69,8 @@ static void remove_name(const char *name, ino_t mine) {
 
 static void hold(const char *name, int milliseconds, int told) {
   struct stat st;
-  if (fstatat(STANDBY_FOLDER, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || listen(STANDBY_SOCKET, BACKLOG) < 0)
+  if (fstatat(STANDBY_FOLDER, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+      listen(STANDBY_SOCKET, BACKLOG) < 0)
     _exit(1);
   (void)!write(told, "", 1);
   close(told);

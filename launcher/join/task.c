@@ -68,9 +68,10 @@ static bool server_is_gone(int why) {
 static int cannot_run(const char *name, int why) {
   fprintf(stderr, "berth: error: cannot run %s in the container: %s\n", name, strerror(why));
   if (server_is_gone(why)) {
-    fputs("berth:   squashfuse_ll, which serves the image's files, has ended: run the command again; "
-          "if memory ran out, ask for more\n",
-          stderr);
+    fputs(
+        "berth:   squashfuse_ll, which serves the image's files, has ended: run the command again; "
+        "if memory ran out, ask for more\n",
+        stderr);
     return EXIT_SITE;
   }
   return why == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;

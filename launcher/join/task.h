@@ -23,7 +23,7 @@ struct task {
   const char **keep; /* names of variables that keep the host's value: comma lists */
   size_t keep_count;
   const char *cwd; /* where the command starts if the container has that folder; NULL for none */
-  bool hold;       /* stay in the container and run nothing; see main.c */
+  bool hold;       /* stay in the container and run nothing; see berth-join/main.c */
   char **command;
 };
 

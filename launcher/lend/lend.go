@@ -55,8 +55,12 @@ func Lendable(r *launcher.Request) bool {
 func (r Request) message() wire.Message {
 	c := r.Container
 	m := wire.Message{
-		{Key: "image", Value: r.Image}, {Key: "digest", Value: r.Digest},
-		{Key: "workdir", Value: c.Workdir}, {Key: "cwd", Value: c.Job.Dir}, {Key: "tmpdir", Value: c.Job.TmpDir}, {Key: "job", Value: c.Job.ID},
+		{Key: "image", Value: r.Image},
+		{Key: "digest", Value: r.Digest},
+		{Key: "workdir", Value: c.Workdir},
+		{Key: "cwd", Value: c.Job.Dir},
+		{Key: "tmpdir", Value: c.Job.TmpDir},
+		{Key: "job", Value: c.Job.ID},
 	}
 	if c.MountHome {
 		m = m.Add("home", "1")

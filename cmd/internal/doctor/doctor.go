@@ -56,6 +56,8 @@ type Node struct {
 	StoreDir   string // the node's store
 	UserDir    string // the caller's own store
 	RunDir     string
+	// MountSocket is where users' own berth run asks for the node's images.
+	MountSocket string
 	Account    string
 	PrologWait time.Duration
 	SubIDs     bool // container.sub_ids
@@ -104,6 +106,8 @@ func checks() []check {
 		{name: "further ids", part: Here, run: checkSubIDs},
 		{name: "FUSE", part: Inside, run: checkFUSE},
 		{name: "squashfuse", part: Here, run: checkSquashfuse},
+		{name: "groups", part: Here, run: checkGroups},
+		{name: "mount socket", part: Here, run: checkMountSocket},
 		{name: "converter", part: Inside, run: checkConverter},
 		{name: "unpacker", part: Here, run: checkUnpacker},
 		{name: "own store", part: Here, run: checkOwnStore},

@@ -1,5 +1,3 @@
-//go:build ignore
-
 /*
  * berth-join: joins a container that exists already and runs a command in it.
  * Used by `berth run`, `exec` and `shell`; Slurm's tasks join in the plugin.
@@ -26,9 +24,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pid.h"
-#include "standby.h"
-#include "task.h"
+#include "../pid.h"
+#include "../standby.h"
+#include "../task.h"
 
 static int descriptor(const char *text) {
   char *end;
@@ -95,7 +93,6 @@ static void parse(int argc, char **argv, struct task *a) {
   if (a->ns.user < 0 || a->ns.mnt < 0 || a->result < 0 || (a->command[0] == NULL) != a->hold)
     usage();
 }
-
 
 int main(int argc, char **argv) {
   struct task t = {.ns = {.user = -1, .mnt = -1, .user2 = -1}, .result = -1};
