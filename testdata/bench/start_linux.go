@@ -50,6 +50,7 @@ type starter struct {
 	image  string
 	folder string
 	home   string
+	short  string // a folder for podman, which wants a path of 50 characters at most
 }
 
 // runStart needs root, a session and a mount namespace of its own.
@@ -99,6 +100,9 @@ func newStarter(ctx context.Context, spec StartSpec) (*starter, error) {
 		mount --bind "$3/fuse" /dev/fuse`, "sh", s.folder, s.image, s.home); err != nil {
 		return nil, err
 	}
+	if s.short, err = os.MkdirTemp("", "berth"); err != nil {
+		return nil, err
+	}
 	if s.mounts, err = launcher.OpenMounts(ctx, filepath.Join(dir, "run")); err != nil {
 		return nil, err
 	}
@@ -120,6 +124,7 @@ func (s *starter) end(ctx context.Context) {
 	}
 	_ = s.mounts.UnmountImage(ctx, imageName)
 	s.mounts.Close()
+	_ = os.RemoveAll(s.short)
 }
 
 func (s *starter) variants() []Variant {
@@ -136,8 +141,8 @@ func (s *starter) variants() []Variant {
 		{Name: bwrap, Args: slices.Concat([]string{"bwrap"}, binds, []string{"/bin/true"})},
 		{Name: chRun, Args: []string{"ch-run", s.folder, "--", "/bin/true"}},
 		{Name: podmanRun, Args: []string{
-			"podman", "--root", s.home + "/podman", "--runroot", s.home + "/podman-run", "--runtime", "crun", "--cgroup-manager", "cgroupfs",
-			"run", "--rm", "--network", "host", "--cgroups", "disabled", "--log-driver", "none", "--rootfs", s.folder + ":O", "/bin/true",
+			"podman", "--root", s.home + "/podman", "--runroot", s.short, "--runtime", "crun", "--cgroup-manager", "cgroupfs",
+			"run", "--rm", "--ulimit", "host", "--network", "host", "--cgroups", "disabled", "--log-driver", "none", "--rootfs", s.folder + ":O", "/bin/true",
 		}},
 		{Name: create},
 		{Name: minimal, Args: []string{filepath.Join(s.dir, "minimal"), s.folder}},
@@ -177,7 +182,7 @@ func (s *starter) once(ctx context.Context, v Variant) Sample {
 func (s *starter) command(ctx context.Context, v Variant) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, v.Args[0], v.Args[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "XDG_RUNTIME_DIR=" + s.home + "/run", "BERTH_LIBEXEC=" + s.dir}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "USER=" + benchUser.Name, "XDG_RUNTIME_DIR=" + s.home + "/run", "BERTH_LIBEXEC=" + s.dir}
 	if v.Name != podmanRun && v.Name != minimal {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(benchUser.UID), Gid: uint32(benchUser.GID)}}
 	}
