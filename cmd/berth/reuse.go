@@ -52,10 +52,7 @@ func (c *runCmd) prepareReuse(s *session, cfg *config.Config, creation *launcher
 		return nil
 	}
 	l := &laterRun{cmd: c, idle: cfg.Container.IdleTimeout, until: until, words: words, mounts: mounts, image: c.imageCommand, wish: creation.Request.Devices}
-	for _, dir := range cfg.Devices.SpecDirs {
-		specs, _ := filepath.Glob(filepath.Join(dir, "*"))
-		l.files = append(append(l.files, dir), specs...)
-	}
+	l.files = slices.Concat(cfg.Devices.SpecDirs, filesIn(cfg.Devices.SpecDirs), cfg.Hooks.Dirs)
 	if l.server[0], l.server[1], err = os.Pipe(); err != nil {
 		l.close()
 		return nil
@@ -70,8 +67,21 @@ func (c *runCmd) reusable(cfg *config.Config, r *launcher.Request) bool {
 	private := func(mount string) bool { return strings.Contains(mount, "tmpfs:") }
 	entrypoint := c.Entrypoint != nil && *c.Entrypoint // to be put before a command that Go does not see
 	volumes := c.hasVolumes && r.Site.Volumes          // in memory, one command's
+	if c.HostMPI || len(filesIn(cfg.Hooks.Dirs)) > 0 {
+		return false // hooks run for each command's container
+	}
 	return c.Reuse && !entrypoint && !volumes && cfg.Container.IdleTimeout > 0 && c.Name == "" && !r.Writable && !c.RemapRoot && len(r.Unshare) == 0 &&
 		!r.Devices.Minimal && !slices.ContainsFunc(r.Mounts, private) && !slices.ContainsFunc(r.Site.Mounts, private)
+}
+
+// filesIn lists what is in some folders.
+func filesIn(dirs []string) []string {
+	var all []string
+	for _, dir := range dirs {
+		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		all = append(all, files...)
+	}
+	return all
 }
 
 // believed is for how long the image's name means the same.
