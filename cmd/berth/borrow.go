@@ -42,14 +42,9 @@ func (c *runCmd) borrow(ctx context.Context, s *session, cfg *config.Config) (*l
 }
 
 // plainDevices says whether the container has what every container here has of
-// /dev: a node lends no other.
+// /dev, and no hooks or libraries of the host's: a node lends no other.
 func (c *runCmd) plainDevices(s *session, cfg *config.Config) bool {
-	catalogue, err := s.catalogue(cfg)
-	if err != nil || catalogue != nil {
-		_ = catalogue.Close() // nil is fine
-		return false
-	}
-	return len(c.Device) == 0 && len(c.devices(s, cfg).Variables) == 0
+	return machineCatalogue(s, cfg).Empty() && len(c.Device) == 0 && !c.HostMPI && len(c.devices(s, cfg).Variables) == 0
 }
 
 // digest is that of the image which the command names.

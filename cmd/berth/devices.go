@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/devices"
 	"github.com/berth-hpc/berth/launcher/devices/cdi"
 	"github.com/berth-hpc/berth/launcher/hooks"
@@ -73,7 +76,7 @@ func (c *runCmd) devices(s *session, cfg *config.Config) devices.Wish {
 func (s *session) launcherVariables() []string {
 	var out []string
 	for _, name := range []string{"SLURM_STEP_NUM_TASKS", "SLURM_NODEID", "SLURM_PROCID", "PMI_FD", "PMIX_RANK", "PMIX_NAMESPACE"} {
-		if v := s.env(name); v != "" {
+		if v, _ := s.lookupEnv(name); v != "" { // not env: a container that stands ready is for all tasks
 			out = append(out, name+"="+v)
 		}
 	}
@@ -87,26 +90,32 @@ func loadCatalogue(cfg *config.Config, owner trust.Owner) *devices.Catalogue {
 	return c
 }
 
-// catalogue is the machine's devices and hooks in a file without a name, nil
-// for none. The user's own count too, since nobody else is in this container.
-func (s *session) catalogue(cfg *config.Config) (*os.File, error) {
-	c := loadCatalogue(cfg, trust.Owner(s.user.uid))
-	if c.Empty() {
-		return nil, nil
+// machineCatalogue is what a container made by hand may be given.
+func machineCatalogue(s *session, cfg *config.Config) *devices.Catalogue {
+	return loadCatalogue(cfg, trust.Owner(s.user.uid))
+}
+
+// useCatalogue gives the container the machine's devices and hooks. The user's
+// own count too, since nobody else is in this container. One for which hooks
+// run does not stand ready for others: they are to run for each.
+func (c *runCmd) useCatalogue(s *session, cfg *config.Config, creation *launcher.Creation) (err error) {
+	machine := machineCatalogue(s, cfg)
+	c.Reuse = c.Reuse && len(machine.Hooks) == 0
+	if !machine.Empty() {
+		creation.Catalogue, err = catalogueFile(machine)
 	}
+	return err
+}
+
+// catalogueFile is a file without a name.
+func catalogueFile(c *devices.Catalogue) (*os.File, error) {
 	f, err := os.CreateTemp("", "berth-devices-")
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(f.Name()); err == nil {
-		err = json.NewEncoder(f).Encode(c)
-	}
-	if err == nil {
-		_, err = f.Seek(0, 0)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
+	err = errors.Join(os.Remove(f.Name()), json.NewEncoder(f).Encode(c))
+	if _, rewind := f.Seek(0, io.SeekStart); err != nil || rewind != nil {
+		return nil, errors.Join(err, rewind, f.Close())
 	}
 	return f, nil
 }

@@ -16,6 +16,17 @@ func TestDeviceScripts(t *testing.T) {
 	libraryScripts(t, "testdata/devices", map[string]string{"shell:v1": "tiny", "debian:v1": "base"})
 }
 
+// TestNVIDIA runs testdata/nvidia/*.txtar where there is a GPU.
+func TestNVIDIA(t *testing.T) {
+	if _, err := os.Stat("/dev/nvidia0"); err != nil {
+		t.Skip("needs an NVIDIA GPU: no /dev/nvidia0")
+	}
+	if _, err := exec.LookPath("nvidia-ctk"); err != nil {
+		t.Skip("needs nvidia-ctk (NVIDIA's container toolkit), which makes the spec")
+	}
+	libraryScripts(t, "testdata/nvidia", map[string]string{"debian:v1": "base"})
+}
+
 // TestHostMPI runs testdata/hostmpi/*.txtar with images of both MPIs.
 func TestHostMPI(t *testing.T) {
 	if _, err := os.Stat("/usr/lib/x86_64-linux-gnu/libmpi.so.40"); err != nil {
