@@ -96,11 +96,9 @@ func machineCatalogue(s *session, cfg *config.Config) *devices.Catalogue {
 }
 
 // useCatalogue gives the container the machine's devices and hooks. The user's
-// own count too, since nobody else is in this container. One for which hooks
-// run does not stand ready for others: they are to run for each.
-func (c *runCmd) useCatalogue(s *session, cfg *config.Config, creation *launcher.Creation) (err error) {
+// own count too, since nobody else is in this container.
+func (s *session) useCatalogue(cfg *config.Config, creation *launcher.Creation) (err error) {
 	machine := machineCatalogue(s, cfg)
-	c.Reuse = c.Reuse && len(machine.Hooks) == 0
 	if !machine.Empty() {
 		creation.Catalogue, err = catalogueFile(machine)
 	}

@@ -130,7 +130,7 @@ func (c *runCmd) start(ctx context.Context, s *session, cfg *config.Config, crea
 		}
 	}
 	creation.Request.Command, creation.Request.HookTimeout = argv[0], cfg.Hooks.Timeout
-	if err := c.useCatalogue(s, cfg, creation); err != nil {
+	if err := s.useCatalogue(cfg, creation); err != nil {
 		return err
 	}
 	if creation.Request.User.SubIDs, err = c.subIDs(s); err != nil {
