@@ -6,6 +6,8 @@ import "testing"
 // container must not change any of it. busybox is the same on both sides.
 const whatATaskHas = `
 umask; ulimit -a; cat /proc/self/cgroup /proc/$$/oom_score_adj /proc/$$/coredump_filter /proc/$$/timerslack_ns
+cat /proc/$$/limits /proc/$$/personality; busybox nice; pwd | sed "s|.*|folder|"
+busybox awk "{ print \"priority\", \$18, \$19, \"policy\", \$41, \"signal\", \$38 }" /proc/$$/stat
 grep -E "^(SigPnd|SigBlk|SigIgn|Cpus_allowed|Mems_allowed|NoNewPrivs|Seccomp|CapEff|CapInh|CapAmb|Groups|Uid|Gid)" /proc/$$/status
 for ns in cgroup ipc net pid uts; do readlink /proc/self/ns/$ns; done
 for f in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$f ] && echo "$f $(readlink /proc/$$/fd/$f | sed "s/[0-9][0-9]*/N/")"; done
@@ -22,6 +24,11 @@ func TestSameAsBare(t *testing.T) {
 		"exit code":      "busybox sh -c 'exit 42'",
 		"killed":         "busybox sh -c 'kill -9 $$'",
 		"aborted":        "busybox sh -c 'ulimit -c 0; kill -6 $$'",
+		"pipe's end":     "busybox sh -c 'head -c 100000 /dev/zero; yes 2>&1 | head -n1; echo $?' | wc -c",
+		"ignored signal": "busybox sh -c 'trap \"\" TERM; sh -c \"grep SigIgn /proc/self/status\"'",
+		"environment":    "-w n1 busybox env | grep -vE '^(SLURM_(JOBID|JOB_ID|STEP|STEPID|LAUNCH|SRUN|TASK_PID|JOB_END|JOB_START|GTIDS)|SLURM.*PORT|SLURM.*BERTH|PATH|TINY_IMAGE|LANG|PWD|SPANK|_SLURM)'",
+		"own program":    "busybox sh -c 'readlink -f /proc/self/exe >/dev/null && echo readable'",
+		"terminal":       "--pty busybox sh -c 'tty | sed s/[0-9].*//; stty -a | head -n1 | cut -c1-5; ps -o pgid,tty >/dev/null; echo done' </dev/null",
 		"stdin":          "busybox sh -c 'cat; echo $?' <<<hello",
 		"stderr":         "busybox sh -c 'echo out; echo err >&2'",
 		"CPU mask":       "-c2 --cpu-bind=cores busybox sh -c 'grep Cpus_allowed: /proc/self/status'",
