@@ -38,6 +38,7 @@ type cli struct {
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
 	Policy     policyCmd     `cmd:"" help:"Explain which images the site allows."`
 	Config     configCmd     `cmd:"" help:"Show and explain settings."`
+	OCI        ociCmd        `cmd:"" name:"oci" help:"Be an OCI runtime: run bundles, for Slurm's --container (oci.conf)."`
 	Pack       packCmd       `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 }

@@ -43,6 +43,9 @@ type runCmd struct {
 	imageCommand []string  // what is run where the user names nothing
 	hasVolumes   bool      // the image
 	given        variables // of Env and EnvFile
+
+	// before is called when only becoming the command is left; it may be nil.
+	before func() error
 }
 
 // Run does not return when all is well: the process becomes the command.
@@ -160,6 +163,11 @@ func (c *runCmd) start(ctx context.Context, s *session, cfg *config.Config, crea
 	later.offer(ctx, s, tools, users, container)
 	if err := hidden.show(); err != nil {
 		return err
+	}
+	if c.before != nil {
+		if err := c.before(); err != nil {
+			return err
+		}
 	}
 	return container.Exec(tools.join, users, c.RemapRoot, argv, c.given.over(s.withoutLogins()), c.given.names())
 }
