@@ -169,6 +169,9 @@ func toNode(host string, m message, from *talk) (message, error) {
 		return m, err
 	}
 	defer node.Close()
+	if err := node.send(m); err != nil {
+		return m, err
+	}
 	if from != nil && m.Job.Interactive {
 		go func() {
 			for {
@@ -179,7 +182,7 @@ func toNode(host string, m message, from *talk) (message, error) {
 			}
 		}()
 	}
-	return node.ask(m, func(data []byte) {
+	return node.answers(func(data []byte) {
 		if from != nil {
 			_ = from.send(message{Op: "out", Data: data})
 		}
