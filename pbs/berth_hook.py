@@ -51,6 +51,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
 CLEANUP_TIMEOUT = 20
 
 MAX_VALUE = 16 * 1024  # bytes of one value
+MAX_RECORD = 64 * 1024  # bytes of a job's record
 
 
 class Refused(Exception):
@@ -431,14 +432,14 @@ def refuse_forged_input(config):
 
 
 def launch(event, config):
-    """Puts `berth task` in front of a task. Everything else is said in the
-    record, which is root's. Nothing here is privileged, and what the event says
-    can be forged by the job's user: to their own harm only."""
+    """Puts `berth task` in front of a task. Nothing here is privileged, and what
+    the event and the record say can be forged by the job's user, to their own
+    harm only; the record at least not by a slip in their environment."""
     values = resources(event.job)
     record = read_record(event, config)
     if record is None and "container_image" not in values:
         return
-    mode = (record or {}).get("mode") or values.get("container_mode") or "job"
+    mode = (record or {}).get("mode", values.get("container_mode"))
     if mode == "ranks":
         return
     inner = [str(a) for a in event.argv or []]
@@ -453,12 +454,16 @@ def launch(event, config):
 
 
 def read_record(event, config):
-    """The record that `berth-create job` made for the job's tasks, or None."""
+    """The record that `berth-create job` made for the job's tasks, or None. Its
+    user may have changed it since."""
     try:
-        with open(os.path.join(config["run_dir"], "jobs", job_id(event.job), "record.json")) as f:
-            return json.load(f)
-    except (OSError, ValueError):
+        with open(os.path.join(config["run_dir"], "jobs", job_id(event.job), "record.json"), "rb") as f:
+            record = json.loads(f.read(MAX_RECORD).decode("utf-8"))
+    except OSError:
         return None
+    except ValueError:
+        record = {}
+    return record if isinstance(record, dict) else {}
 
 
 def escape(argument):

@@ -494,6 +494,12 @@ func TestLaunchBelievesTheRecord(t *testing.T) {
 				}
 			}
 		}
+		for _, changed := range []string{"", "[]", `{"mode": 1}`, "{" + strings.Repeat(" ", 1<<20)} {
+			must(t, os.WriteFile(filepath.Join(job, "record.json"), []byte(changed), 0o600))
+			if o := h.event(launchLines("pbs.event().progname=/bin/sh")...); !strings.HasSuffix(o.progname, "/bin/berth") || o.log != "" {
+				t.Errorf("a record of %.9q: %+v", changed, o)
+			}
+		}
 		o := h.event("pbs.event().type=execjob_launch", "pbs.event().job.id=../7.server", "pbs.event().progname=/bin/sh", wantsImage)
 		if o.progname != "/bin/sh" || !slices.Contains(o.argv, "-c") || o.result != "accept" {
 			t.Errorf("a path for an id: %+v", o)

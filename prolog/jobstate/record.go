@@ -17,7 +17,8 @@ import (
 
 // A Record says what became of the container that all tasks of a job share on
 // a node (PBS). Root writes it; it is the one file of a job's folder that the
-// job's user may read, and nobody else. Nothing of root's reads it back.
+// job's user may read, and nobody else. They may change it, too, to their own
+// harm: of root's, PBS's hook alone reads it back, and nothing but the mode.
 type Record struct {
 	// Mode is "job", where every task of the job runs in the container, or
 	// "ranks", where those do that ask for it.
@@ -140,6 +141,8 @@ func WaitForRecord(ctx context.Context, runDir string, job JobID, progress func(
 		case err == nil && r.Progress != last:
 			last = r.Progress
 			progress(last)
+		case errors.Is(err, fs.ErrPermission):
+			return nil, &fault.Error{Op: "join the container of job", Arg: string(job), Blame: fault.User, Err: errors.New("the job is another user's")}
 		case err != nil && (!errors.Is(err, fs.ErrNotExist) || time.Now().After(until)):
 			return nil, errMaker(err.Error())
 		}
@@ -168,9 +171,6 @@ func readRecord(runDir string, job JobID) (*Record, error) {
 	r := new(Record)
 	return r, json.Unmarshal(data, r)
 }
-
-// ReadRecord is for those who only look, as the job's user.
-func ReadRecord(runDir string, job JobID) (*Record, error) { return readRecord(runDir, job) }
 
 func makerBusy(runDir string, job JobID) bool {
 	return lockedByOther(filepath.Join(JobDir(runDir, job), makerLock))
