@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -317,19 +318,25 @@ func TestCloneOutlivesUnmount(t *testing.T) {
 	waitLoops(t, image, 0)
 }
 
+// zeros is a file that no file system is in.
+func zeros(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "junk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func TestMountImageRefusesWhatIsNoImage(t *testing.T) {
 	if !privateMounts(t) {
 		return
 	}
-	m := openMounts(t)
-	junk, err := os.Create(filepath.Join(t.TempDir(), "junk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer junk.Close()
-	if err := junk.Truncate(1 << 20); err != nil {
-		t.Fatal(err)
-	}
+	m, junk := openMounts(t), zeros(t)
 	if err := m.MountImage(t.Context(), "junk", junk); err == nil {
 		t.Fatal("mounted a file of zeros")
 	}
@@ -339,4 +346,37 @@ func TestMountImageRefusesWhatIsNoImage(t *testing.T) {
 			t.Errorf("name %q: %v", name, err)
 		}
 	}
+}
+
+// What a refusal quotes of the kernel is about its own device, whoever else
+// mounts and is refused at the same time.
+func TestRefusalsQuoteTheirOwnDevice(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	image, junk := squashfs(t, "inside"), zeros(t)
+	refusal := regexp.MustCompile(`on /dev/(loop\d+): not a file system that the kernel can mount: invalid argument: "e [^"\\]* on (loop\d+)\\n"$`)
+	var both sync.WaitGroup
+	for range 4 {
+		both.Go(func() {
+			for range 25 {
+				if mount, err := mountSquashfs(t.Context(), image); err != nil {
+					t.Error(err)
+				} else {
+					mount.Close()
+				}
+			}
+		})
+		both.Go(func() {
+			for range 25 {
+				_, err := mountSquashfs(t.Context(), junk)
+				if got := refusal.FindStringSubmatch(fmt.Sprint(err)); got == nil || got[1] != got[2] {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	both.Wait()
+	waitLoops(t, image, 0)
+	waitLoops(t, junk, 0)
 }
