@@ -92,23 +92,29 @@ func OpenExisting(root string) (*Store, error) {
 	return s, nil
 }
 
+// makeFolders makes what is missing. The images come before what is beside
+// them: makeFolder gives the folder that both are in the rights of the first.
 func (s *Store) makeFolders(mode os.FileMode) error {
-	if err := makeFolder(s.root, mode); err != nil {
-		return err
-	}
-	for dir, m := range map[string]os.FileMode{
-		s.imagesDir(): mode, s.newDir(): 0o700, s.tmpDir(): mode &^ 0o044, s.locksDir(): 0o700,
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{
+		{s.root, mode},
+		{s.imagesDir(), mode},
+		{s.newDir(), 0o700},
+		{s.tmpDir(), mode &^ 0o044},
+		{s.locksDir(), 0o700},
 	} {
-		if err := makeFolder(dir, m); err != nil {
+		if err := makeFolder(dir.path, dir.mode); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// makeFolder is os.MkdirAll, and lets what it makes survive a crash: an image
-// is there as long as all folders above it are. One that is there already
-// costs one stat.
+// makeFolder is os.MkdirAll with the same rights for all that it makes, whatever
+// the umask, and lets it survive a crash: an image is there as long as all
+// folders above it are. One that is there already costs one stat.
 func makeFolder(dir string, mode os.FileMode) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
@@ -117,7 +123,11 @@ func makeFolder(dir string, mode os.FileMode) error {
 	if err := makeFolder(parent, mode); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(dir, mode)
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, mode), syncDir(dir))
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return syncDir(parent)

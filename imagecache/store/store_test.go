@@ -320,6 +320,31 @@ func TestRemember(t *testing.T) {
 	}
 }
 
+// Users get at what root's store lets them at, whatever umask it was made
+// under, and in whatever order.
+func TestFoldersRights(t *testing.T) {
+	old := unix.Umask(0o077)
+	t.Cleanup(func() { unix.Umask(old) })
+	for range 20 {
+		s := &Store{root: filepath.Join(t.TempDir(), "var", "store")}
+		if err := s.makeFolders(0o755); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]os.FileMode{
+			filepath.Dir(s.root): 0o755, s.root: 0o755, filepath.Dir(s.imagesDir()): 0o755, s.imagesDir(): 0o755,
+			s.tmpDir(): 0o711, s.newDir(): 0o700, s.locksDir(): 0o700,
+		} {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := info.Mode().Perm(); got != want {
+				t.Errorf("%s: %v, want %v", path, got, want)
+			}
+		}
+	}
+}
+
 func TestOpenOfOthers(t *testing.T) {
 	if _, err := Open("relative"); fault.Of(err) != fault.User {
 		t.Errorf("relative path: %v", err)
