@@ -19,7 +19,7 @@ enum {
 struct task {
   struct join_namespaces ns;
   int result;
-  int pid; /* a descriptor, or one of pid.h's words */
+  int pid;           /* a descriptor, or one of pid.h's words */
   const char **keep; /* names of variables that keep the host's value: comma lists */
   size_t keep_count;
   const char *cwd; /* where the command starts if the container has that folder; NULL for none */
