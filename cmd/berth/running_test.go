@@ -74,8 +74,8 @@ func TestChooseJob(t *testing.T) {
 		{"20", het, "20"},
 		{"20+1", "21|alice|RUNNING|n2|n2\n", "21"},
 		{"30", "31|alice|RUNNING|n1|n1\n32|alice|PENDING||\n", "look for job 30: there are several: 31, 32"},
-		{"40", "", "look for job 40: Slurm knows no such job"},
-		{"40", "nonsense\n", "look for job 40: Slurm knows no such job"},
+		{"40", "", "look for job 40: no such job in Slurm"},
+		{"40", "nonsense\n", "look for job 40: no such job in Slurm"},
 	} {
 		job, err := chooseJob(target{job: tc.job}, tc.lines)
 		if err != nil {

@@ -108,7 +108,7 @@ func chooseJob(t target, lines string) (slurmJob, error) {
 	}
 	switch len(jobs) {
 	case 0:
-		return slurmJob{}, fault.Wrap("look for job", t.job, fault.User, "list yours: squeue --me", errors.New("Slurm knows no such job"))
+		return slurmJob{}, fault.Wrap("look for job", t.job, fault.User, "list yours: squeue --me", errors.New("no such job in Slurm"))
 	case 1:
 		return jobs[0], nil
 	}
