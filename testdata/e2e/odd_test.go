@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/berth-hpc/berth/testdata/images"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
@@ -17,8 +18,10 @@ func TestBareImage(t *testing.T) {
 	image := trickle + "/bare:1"
 	bothWays(t, func(t *testing.T, s *site) {
 		r := s.startTrickling(t)
-		if _, err := images.Push(t.Context(), r.reg.Host, "bare:1", bare); err != nil {
-			t.Fatal(err)
+		for name, img := range map[string]v1.Image{"bare:1": bare, "musl:1": images.Musl(t)} {
+			if _, err := images.Push(t.Context(), r.reg.Host, name, img); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, tc := range []struct {
 			name, script string
@@ -35,6 +38,7 @@ func TestBareImage(t *testing.T) {
 			{name: "no volume", script: "srun --container-image=" + image + " /prog write /x", code: 1, want: `^/x: (Read-only file system|Permission denied)\n$`},
 			{name: "writable", script: "srun --container-writable --container-image=" + image + " /prog write /x", want: `^wrote /x\n$`},
 			{name: "a shell", script: "srun --container-image=" + image + " sh -c true", code: 2, want: `^$`, says: `sh.*(not in the container|No such file)`},
+			{name: "another C library", script: "srun --container-image=" + trickle + "/musl:1 musl", want: `^musl alice alice /home/alice localhost\n$`},
 			{
 				name: "a batch script", script: fmt.Sprintf(`printf '#!/bin/sh\necho ran\n' >job.sh; rm -f /shared/bare.out
 				sbatch -W -o /shared/bare.out --container-image=%s job.sh >/dev/null; cat /shared/bare.out >&2`, image),

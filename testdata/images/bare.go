@@ -13,7 +13,7 @@ import (
 // BareProgram compiles the program of Bare, and returns where it is.
 func BareProgram(tb testing.TB) string {
 	tb.Helper()
-	return compileOdd(tb, "prog", "-static", "-O2")
+	return compileOdd(tb, "cc", "prog", "-static", "-O2")
 }
 
 // Bare is an image of static programs alone, as FROM scratch makes them: no
@@ -22,7 +22,7 @@ func BareProgram(tb testing.TB) string {
 func Bare(tb testing.TB) v1.Image {
 	tb.Helper()
 	files := []File{Dir("state"), Text("state/kept", "kept\n")}
-	for name, path := range map[string]string{"prog": BareProgram(tb), "raw": compileOdd(tb, "raw", "-static", "-nostdlib", "-ffreestanding")} {
+	for name, path := range map[string]string{"prog": BareProgram(tb), "raw": compileOdd(tb, "cc", "raw", "-static", "-nostdlib", "-ffreestanding")} {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			tb.Fatal(err)
@@ -39,7 +39,28 @@ func Bare(tb testing.TB) v1.Image {
 	return img
 }
 
-func compileOdd(tb testing.TB, name string, flags ...string) string {
+// Musl is an image with a dynamic program of musl's and its loader, as Alpine's
+// images have them, and nothing else.
+func Musl(tb testing.TB) v1.Image {
+	tb.Helper()
+	const loader = "/lib/ld-musl-x86_64.so.1"
+	program := compileOdd(tb, "musl-gcc", "musl", "-O2")
+	var files []File
+	for name, path := range map[string]string{"bin/musl": program, loader[1:]: loader} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		files = append(files, Program(name, string(text)))
+	}
+	img, err := FromFiles(v1.Config{Env: []string{"PATH=/bin"}, Cmd: []string{"musl"}}, files)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return img
+}
+
+func compileOdd(tb testing.TB, compiler, name string, flags ...string) string {
 	tb.Helper()
 	if runtime.GOARCH != "amd64" {
 		tb.Skip("its programs are for amd64")
@@ -47,7 +68,7 @@ func compileOdd(tb testing.TB, name string, flags ...string) string {
 	_, self, _, _ := runtime.Caller(0)
 	out := filepath.Join(tb.TempDir(), name)
 	args := append(flags, "-o", out, filepath.Join(filepath.Dir(self), "odd", name+".c"))
-	if text, err := exec.CommandContext(tb.Context(), "cc", args...).CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(tb.Context(), compiler, args...).CombinedOutput(); err != nil {
 		tb.Fatalf("compile %s: %v\n%s", name, err, text)
 	}
 	return out
