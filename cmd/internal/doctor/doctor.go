@@ -53,17 +53,17 @@ type Node struct {
 
 	ClusterStore ClusterStore
 
-	StoreDir   string // the node's store
-	UserDir    string // the caller's own store
-	RunDir     string
+	StoreDir string // the node's store
+	UserDir  string // the caller's own store
+	RunDir   string
 	// MountSocket is where users' own berth run asks for the node's images.
 	MountSocket string
-	Account    string
-	PrologWait time.Duration
-	SubIDs     bool // container.sub_ids
-	IDMap      bool // whether the site wants idmapped image mounts
-	Network    imagecache.Network
-	Policy     policy.Policy
+	Account     string
+	PrologWait  time.Duration
+	SubIDs      bool // container.sub_ids
+	IDMap       bool // whether the site wants idmapped image mounts
+	Network     imagecache.Network
+	Policy      policy.Policy
 
 	SpecDirs []string // of CDI
 	HookDirs []string // of OCI hooks
