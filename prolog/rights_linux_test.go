@@ -213,82 +213,80 @@ func (r *testRegistry) without(which func(*http.Request) bool) {
 	r.missing = which
 }
 
-// Whatever bob names, the node tells him what the registry tells him: the same
-// as a node that never saw alice's image.
-func TestStrangersGetTheRegistrysAnswer(t *testing.T) {
+// A scene is alice's image in a registry, and three nodes: has has the image,
+// never has not, but shares a cluster's store with has where there is one, and
+// fresh has seen nothing.
+type scene struct {
+	reg               *closedRegistry
+	image, digest     string
+	has, never, fresh *node
+}
+
+// scenes plays f on nodes by themselves, and with both kinds of a cluster's store.
+func scenes(t *testing.T, f func(t *testing.T, s scene)) {
+	t.Helper()
 	if !privateMounts(t) {
 		return
 	}
 	for _, where := range []string{"node", "cluster, copied", "cluster, in place"} {
 		t.Run(where, func(t *testing.T) {
-			reg := newClosedRegistry(t, true)
-			image, digest := reg.push(t, "alice/tool:1", "alice's")
-			reg.push(t, "bob/own:1", "bob's")
-			reg.users.Lock()
-			has, never, fresh := newNode(t), newNode(t), newNode(t)
+			s := scene{reg: newClosedRegistry(t, true), has: newNode(t), never: newNode(t), fresh: newNode(t)}
+			s.image, s.digest = s.reg.push(t, "alice/tool:1", "alice's")
+			s.reg.push(t, "bob/own:1", "bob's")
+			s.reg.users.Lock()
 			if where != "node" {
 				both := newNodes(t, 2, shared(t), where == "cluster, in place")
-				has, never = both[0], both[1]
+				s.has, s.never = both[0], both[1]
 			}
-			for _, n := range []*node{has, never, fresh} {
-				n.people(reg.host)
+			for _, n := range s.nodes() {
+				n.people(s.reg.host)
 			}
-			has.runs(jobOf(alice, 1, image, ""), "alice's")
-			for i, a := range attacks(t, reg, image, digest) {
-				r := jobOf(bob, uint32(10+i), a.image, a.digest)
-				want := fresh.refuses(r)
-				for _, n := range []*node{has, never} {
-					if got := n.refuses(r); got != want {
-						t.Errorf("%s: got\n\t%s, want\n\t%s", a.name, got, want)
-					}
-				}
-			}
-			has.runs(jobOf(alice, 2, image, digest), "alice's")
-			never.runs(jobOf(alice, 3, image, digest), "alice's")
+			s.has.runs(jobOf(alice, 1, s.image, ""), "alice's")
+			f(t, s)
 		})
 	}
+}
+
+func (s scene) nodes() []*node { return []*node{s.has, s.never, s.fresh} }
+
+// attack has bob do his worst, in jobs from first on: wherever the image is, he
+// hears what he hears where it is not.
+func (s scene) attack(t *testing.T, first int) {
+	t.Helper()
+	for i, a := range attacks(t, s.reg, s.image, s.digest) {
+		r := jobOf(bob, uint32(first+i), a.image, a.digest)
+		want := s.fresh.refuses(r)
+		for _, n := range []*node{s.has, s.never} {
+			if got := n.refuses(r); got != want {
+				t.Errorf("%s: got\n\t%s, want\n\t%s", a.name, got, want)
+			}
+		}
+	}
+}
+
+// Whatever bob names, the node tells him what the registry tells him: the same
+// as a node that never saw alice's image.
+func TestStrangersGetTheRegistrysAnswer(t *testing.T) {
+	scenes(t, func(t *testing.T, s scene) {
+		s.attack(t, 10)
+		s.has.runs(jobOf(alice, 2, s.image, s.digest), "alice's")
+		s.never.runs(jobOf(alice, 3, s.image, s.digest), "alice's")
+	})
 }
 
 // A node that pulls nothing says the same of alice's image and of none, also
 // while the registry does not answer; what its users can use it does not deny.
 func TestReadOnlyNodesTellNothing(t *testing.T) {
-	if !privateMounts(t) {
-		return
-	}
-	for _, where := range []string{"node", "cluster, copied", "cluster, in place"} {
-		t.Run(where, func(t *testing.T) {
-			reg := newClosedRegistry(t, true)
-			image, digest := reg.push(t, "alice/tool:1", "alice's")
-			reg.push(t, "bob/own:1", "bob's")
-			reg.users.Lock()
-			has, never, fresh := newNode(t), newNode(t), newNode(t)
-			if where != "node" {
-				both := newNodes(t, 2, shared(t), where == "cluster, in place")
-				has, never = both[0], both[1]
-			}
-			for _, n := range []*node{has, never, fresh} {
-				n.people(reg.host)
-			}
-			has.runs(jobOf(alice, 1, image, ""), "alice's")
-			for _, n := range []*node{has, never, fresh} {
-				n.policy(policy.Policy{ReadOnly: true, ReadOnlyFrom: "/x.toml"})
-			}
-			for round, down := range []bool{false, true} {
-				reg.down.Store(down)
-				for i, a := range attacks(t, reg, image, digest) {
-					r := jobOf(bob, uint32(100*round+10+i), a.image, a.digest)
-					want := fresh.refuses(r)
-					for _, n := range []*node{has, never} {
-						if got := n.refuses(r); got != want {
-							t.Errorf("down %v, %s: got\n\t%s, want\n\t%s", down, a.name, got, want)
-						}
-					}
-				}
-			}
-			reg.down.Store(false)
-			has.runs(jobOf(alice, 2, image, digest), "alice's")
-		})
-	}
+	scenes(t, func(t *testing.T, s scene) {
+		for _, n := range s.nodes() {
+			n.policy(policy.Policy{ReadOnly: true, ReadOnlyFrom: "/x.toml"})
+		}
+		s.attack(t, 10)
+		s.reg.down.Store(true)
+		s.attack(t, 110)
+		s.reg.down.Store(false)
+		s.has.runs(jobOf(alice, 2, s.image, s.digest), "alice's")
+	})
 }
 
 // The number of alice's job, and her preparation in it, is of no use to bob.

@@ -54,6 +54,16 @@ func (c *ociCmd) open(s *session) (ociFolder, error) {
 	return openOCIFolder(s, c.Root)
 }
 
+// container reads what is known of a container; dir is "" where that is no name
+// of one.
+func (c *ociCmd) container(s *session, id string) (st *ociState, dir string, err error) {
+	folder, err := c.open(s)
+	if err != nil {
+		return nil, "", err
+	}
+	return folder.read(id)
+}
+
 func dropTo(name string) error {
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -250,11 +260,7 @@ type ociStartCmd struct {
 
 // Run returns when the process has heard.
 func (c *ociStartCmd) Run(s *session, oci *ociCmd) error {
-	folder, err := oci.open(s)
-	if err != nil {
-		return err
-	}
-	st, dir, err := folder.read(c.ID)
+	st, dir, err := oci.container(s, c.ID)
 	if err != nil {
 		return err
 	}
@@ -276,11 +282,7 @@ type ociStateCmd struct {
 
 // Run fails for a container that there is not.
 func (c *ociStateCmd) Run(s *session, oci *ociCmd) error {
-	folder, err := oci.open(s)
-	if err != nil {
-		return err
-	}
-	st, dir, err := folder.read(c.ID)
+	st, dir, err := oci.container(s, c.ID)
 	if err != nil {
 		return err
 	}
@@ -316,11 +318,7 @@ func (c *ociKillCmd) Run(s *session, oci *ociCmd) error {
 	if err != nil {
 		return err
 	}
-	folder, err := oci.open(s)
-	if err != nil {
-		return err
-	}
-	st, _, err := folder.read(c.ID)
+	st, _, err := oci.container(s, c.ID)
 	if err != nil {
 		return err
 	}
@@ -356,11 +354,7 @@ type ociDeleteCmd struct {
 
 // Run refuses a container that lives.
 func (c *ociDeleteCmd) Run(s *session, oci *ociCmd) error {
-	folder, err := oci.open(s)
-	if err != nil {
-		return err
-	}
-	st, dir, err := folder.read(c.ID)
+	st, dir, err := oci.container(s, c.ID)
 	if err != nil {
 		if c.Force && dir != "" {
 			return nil
