@@ -103,21 +103,8 @@ func runSetuid(path string) string {
 func TestStageFlagsAreLocked(t *testing.T) {
 	bothWays(t, func(t *testing.T, b *bed, idmap bool) {
 		cr := b.creation(b.users(), idmap)
-		cr.Exe = filepath.Join(t.TempDir(), "attack")
-		open(t, filepath.Dir(cr.Exe), filepath.Dir(filepath.Dir(cr.Exe)))
-		exe, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		self := filepath.Join(filepath.Dir(cr.Exe), "self")
-		if out, err := exec.Command("cp", exe, self).CombinedOutput(); err != nil {
-			t.Fatalf("%v %s", err, out)
-		}
-		script := "#!/bin/sh\nexec " + self + " inside \"$2\" attack\n"
-		if err := os.WriteFile(cr.Exe, []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		_, err = cr.Create(t.Context())
+		cr.Exe = attackBuilder(t, "attack")
+		_, err := cr.Create(t.Context())
 		want := strings.Join([]string{
 			"remount:operation not permitted",
 			"clear:operation not permitted",

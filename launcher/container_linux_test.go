@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case mode == "init":
 		libcontainer.Init()
+	case mode == "inside" && len(os.Args) > 3 && os.Args[3] == "builder":
+		hostileBuilder(os.NewFile(3, "channel"))
 	case mode == "inside" && len(os.Args) > 3:
 		attackStage(os.NewFile(3, "channel"))
 	case mode == "inside":
