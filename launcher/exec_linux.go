@@ -3,8 +3,10 @@ package launcher
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 
+	"github.com/berth-hpc/berth/launcher/signals"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,7 +14,8 @@ import (
 // program berth-join, which joins the namespaces and executes argv, found
 // through PATH inside. It returns only on failure. env is the environment
 // before the image's variables are put over it; names in keep stay as they
-// are in env.
+// are in env. Signals that the caller of this process ignored or blocked are so
+// for the task.
 func (c *Container) Exec(join string, users *UserNamespaces, remap bool, argv, env, keep []string) error {
 	files := map[string]*os.File{"--user=": users.Outer, "--mnt=": c.Mount, "--result=": c.Result}
 	if !remap {
@@ -38,6 +41,9 @@ func (c *Container) Exec(join string, users *UserNamespaces, remap bool, argv, e
 		args = append(args, "--cwd="+c.Dir)
 	}
 	args = append(append(args, "--"), argv...)
+	runtime.LockOSThread() // the mask is a thread's
+	defer runtime.UnlockOSThread()
+	signals.Restore()
 	if err := unix.Exec(join, args, env); err != nil {
 		return fmt.Errorf("start %s: %w", join, err)
 	}

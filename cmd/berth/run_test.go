@@ -84,7 +84,7 @@ func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode str
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BERTH_LIBEXEC", libexec)
 			env.Setenv("FUSE_MODE", fuseMode)
-			for _, name := range []string{"BASE", "PACKAGES", "RPM", "BARE"} {
+			for _, name := range []string{"BASE", "PACKAGES", "RPM", "BARE", "PROBE"} {
 				env.Setenv(name, os.Getenv(name))
 			}
 			env.Setenv("BERTH_CONTAINER_IDLE_TIMEOUT", "0s") // but in reuse.txtar
