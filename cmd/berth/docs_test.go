@@ -38,6 +38,24 @@ func TestDocumentedTestsExist(t *testing.T) {
 	}
 }
 
+// A decision is known by its number.
+func TestDecisionsHaveNumbersOfTheirOwn(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "decisions.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^### (\d+)\. `).FindAllStringSubmatch(string(text), -1) {
+		if seen[m[1]] {
+			t.Errorf("two decisions are number %s", m[1])
+		}
+		seen[m[1]] = true
+	}
+	if len(seen) < 50 {
+		t.Errorf("only %d decisions were found", len(seen))
+	}
+}
+
 // namedTests finds the names of tests and fuzz targets, of TestX{A,B} both.
 func namedTests(text string) (names []string) {
 	for _, m := range regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w*)(…|\*|\{[A-Za-z,]+\})?`).FindAllStringSubmatch(text, -1) {
