@@ -402,7 +402,7 @@ func testSubmitChecks(t *testing.T, b *testbed) {
 		{"--container-image=x.sqsh", "did you mean ./x.sqsh"},
 		{"--container-image=a --container-image=b", "given twice"},
 		{"--container-image=a --container-mounts=home:/home", "begins with . or /"},
-		{"--container-image=a --container-mounts=/a:b", "target begins with /"},
+		{"--container-image=a --container-mounts=/a:b:ro", "target begins with /"},
 		{"--container-image=a --container-env=A,,B", "a name is empty"},
 		{"--container-image=a --container-workdir=", "path is empty"},
 		{"--container-image=a --container-readonly --container-writable", "contradict"},
