@@ -72,4 +72,3 @@ func dropTo(name string) error {
 	}
 	return errors.Join(syscall.Setgroups(ids[2:]), syscall.Setresgid(ids[1], ids[1], ids[1]), syscall.Setresuid(ids[0], ids[0], ids[0]))
 }
-

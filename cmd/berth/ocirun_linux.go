@@ -208,4 +208,3 @@ func (c *ociStartCmd) Run(s *session, oci *ociCmd) error {
 	}
 	return f.Close()
 }
-
