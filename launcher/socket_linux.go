@@ -71,9 +71,15 @@ func SendPacket(sock *os.File, data []byte, files ...*os.File) error {
 // ReceivePacket receives one packet of at most size bytes and at most 8
 // descriptors. io.EOF means that the other side is gone.
 func ReceivePacket(sock *os.File, size int) (*Packet, error) {
-	buf := make([]byte, size)
+	// A packet is mostly far smaller than what it may be, and new memory costs
+	// more than a look.
+	next, _, _, err := recvmsg(sock, nil, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, max(1, min(next, size)))
 	oob := make([]byte, unix.CmsgSpace(8*4)+unix.CmsgSpace(unix.SizeofUcred))
-	n, oobn, flags, err := recvmsg(sock, buf, oob)
+	n, oobn, flags, err := recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +101,7 @@ func ReceivePacket(sock *os.File, size int) (*Packet, error) {
 
 // recvmsg waits with the runtime's poller for a socket of NewSocket, and blocks
 // for any other.
-func recvmsg(sock *os.File, buf, oob []byte) (n, oobn, flags int, err error) {
+func recvmsg(sock *os.File, buf, oob []byte, how int) (n, oobn, flags int, err error) {
 	conn, err := sock.SyscallConn()
 	if err != nil {
 		return 0, 0, 0, err
@@ -103,7 +109,7 @@ func recvmsg(sock *os.File, buf, oob []byte) (n, oobn, flags int, err error) {
 	var rerr error
 	err = conn.Read(func(fd uintptr) bool {
 		for {
-			n, oobn, flags, _, rerr = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC)
+			n, oobn, flags, _, rerr = unix.Recvmsg(int(fd), buf, oob, how)
 			if !errors.Is(rerr, unix.EINTR) {
 				return !errors.Is(rerr, unix.EAGAIN)
 			}

@@ -22,7 +22,11 @@ import (
 // There is no user namespace in the config: we are already in the job's, and
 // libcontainer refuses a new one that has no mapping for 0.
 func start(r *rootfs, binds []bind, req *launcher.Request, hooks *hookSet) (*started, error) {
-	cfg := config(r, req, binds)
+	left, err := r.attachBinds(binds)
+	if err != nil {
+		return nil, err
+	}
+	cfg := config(r, req, left)
 	if err := hooks.configure(cfg, r.work, binds, req.Command); err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 	if err != nil {
 		return err
 	}
-	lookUp(&req.User)
+	realName := lookUp(&req.User)
 	if err := r.chooseScratch(req); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 		return err
 	}
 	hooks := chooseHooks(req, catalogue.Hooks, devs, image)
-	binds, err := prepare(req, r, image, devs)
+	binds, err := prepare(req, realName, r, image, devs)
 	if err := errors.Join(err, r.handScratch(channel)); err != nil {
 		return err
 	}
@@ -85,11 +85,11 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 
 // prepare turns what was asked into binds whose targets exist, and mounts the
 // overlay under them.
-func prepare(req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen) ([]bind, error) {
+func prepare(req *launcher.Request, realName string, r *rootfs, image *imageConfig, devs *chosen) ([]bind, error) {
 	if err := r.look(); err != nil {
 		return nil, err
 	}
-	if err := writeAccounts(req, r.tree, r.work); err != nil {
+	if err := writeAccounts(req, realName, r.tree, r.work); err != nil {
 		return nil, err
 	}
 	extra, err := devs.mounts(r.work, req.Devices.Minimal)

@@ -1,6 +1,7 @@
 package inside
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/user"
@@ -17,9 +18,9 @@ import (
 // the user with their groups on top, so that name look-ups of them always
 // answer, from files alone. Without this, ssh, git and Open MPI refuse to run
 // for an unknown uid.
-func writeAccounts(req *launcher.Request, image, work string) error {
+func writeAccounts(req *launcher.Request, realName, image, work string) error {
 	u := req.User
-	account := fmt.Sprintf("%s:x:%d:%d:%s:%s:%s", u.Name, u.UID, u.GID, field(realName(u.UID), ""), field(u.Home, "/"), usableShell(image, u.Shell))
+	account := fmt.Sprintf("%s:x:%d:%d:%s:%s:%s", u.Name, u.UID, u.GID, field(realName, ""), field(u.Home, "/"), usableShell(image, u.Shell))
 	if err := writeMerged(image, "/etc/passwd", filepath.Join(work, "passwd"), []string{account}); err != nil {
 		return err
 	}
@@ -34,15 +35,14 @@ func writeAccounts(req *launcher.Request, image, work string) error {
 
 // lookUp completes what the caller did not say about the user from the
 // node's name service. A user whom the node does not know gets a name made
-// of the number.
-func lookUp(u *launcher.User) {
-	if known, err := user.LookupId(strconv.Itoa(u.UID)); err == nil {
-		u.Name, u.Home = known.Username, known.HomeDir
+// of the number. It returns the user's real name, "" where there is none.
+func lookUp(u *launcher.User) (realName string) {
+	if known := accountOf(u.UID); known != nil {
+		u.Name, u.Home, realName = known.name, known.home, known.realName
+		u.Shell = cmp.Or(known.shell, u.Shell)
 	}
 	u.Name = field(u.Name, fmt.Sprintf("user%d", u.UID))
-	if shell := loginShell(u.UID); shell != "" {
-		u.Shell = shell
-	}
+	return realName
 }
 
 // usableShell is the user's login shell if the image has one at that path.

@@ -29,8 +29,8 @@ func TestAccounts(t *testing.T) {
 	req := &launcher.Request{User: launcher.User{
 		UID: 62001, GID: 62001, Groups: []int{62001, 62100, 62101}, Name: "alice", Home: "/home/alice", Shell: "/bin/zsh",
 	}}
-	lookUp(&req.User)
-	if err := writeAccounts(req, image, work); err != nil {
+	realName := lookUp(&req.User)
+	if err := writeAccounts(req, realName, image, work); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
@@ -77,8 +77,10 @@ func TestAccountOfTheNode(t *testing.T) {
 	for line := range strings.Lines(string(text)) {
 		f := strings.Split(strings.TrimSpace(line), ":")
 		if f[0] == "root" && len(f) == 7 {
-			if gecos, shell := account(0); gecos != f[4] || shell != f[6] {
-				t.Errorf("%q, %q: not those of %s", gecos, shell, line)
+			name, _, _ := strings.Cut(f[4], ",")
+			want := account{name: f[0], home: f[5], shell: f[6], realName: name}
+			if got := accountOf(0); got == nil || *got != want {
+				t.Errorf("%+v: not that of %s", got, line)
 			}
 			return
 		}

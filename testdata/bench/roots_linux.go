@@ -38,6 +38,11 @@ const (
 	inExt4     = "ext4"
 )
 
+// runDir is Berth's folder of the node. It is not below dir: like a node's programs,
+// dir has no mounts below it that the user's namespaces may not uncover, or
+// libcontainer has to copy its program into memory for every container.
+func (r *roots) runDir() string { return r.dir + ".run" }
+
 func rootNames() []string { return []string{inBerth, inSquashfs, inExt4} }
 
 // newRoots needs root and a mount namespace of its own, with which all that
@@ -51,7 +56,7 @@ func newRoots(ctx context.Context, dir, image string) (*roots, error) {
 	if err := r.unpack(ctx, image); err != nil {
 		return nil, err
 	}
-	if r.mounts, err = launcher.OpenMounts(ctx, filepath.Join(dir, "run")); err != nil {
+	if r.mounts, err = launcher.OpenMounts(ctx, r.runDir()); err != nil {
 		return nil, err
 	}
 	if r.users, err = launcher.NewUserNamespaces(ctx, "/proc/self/exe", benchUser); err != nil {
@@ -153,7 +158,7 @@ func (r *roots) create(ctx context.Context, name string) (*launcher.Container, e
 		exe = filepath.Join(r.dir, "berth-create")
 	}
 	c := &launcher.Creation{
-		Exe: exe, Users: r.users, Stage: &launcher.Stage{Image: mount, Dir: filepath.Join(r.dir, "run")},
+		Exe: exe, Users: r.users, Stage: &launcher.Stage{Image: mount, Dir: r.runDir()},
 		Request: &launcher.Request{User: benchUser, Job: launcher.Job{Dir: "/"}},
 	}
 	return c.Create(ctx)

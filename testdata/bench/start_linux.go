@@ -103,7 +103,7 @@ func newStarter(ctx context.Context, spec StartSpec) (*starter, error) {
 	if s.short, err = os.MkdirTemp("", "berth"); err != nil {
 		return nil, err
 	}
-	if s.mounts, err = launcher.OpenMounts(ctx, filepath.Join(dir, "run")); err != nil {
+	if s.mounts, err = launcher.OpenMounts(ctx, s.roots.runDir()); err != nil {
 		return nil, err
 	}
 	if err := s.mounts.MountImage(ctx, imageName, f); err != nil {
@@ -140,13 +140,25 @@ func (s *starter) variants() []Variant {
 		{Name: coldRun, Args: []string{berth, "run", "--no-reuse", s.image, "/bin/true"}},
 		{Name: bwrap, Args: slices.Concat([]string{"bwrap"}, binds, []string{"/bin/true"})},
 		{Name: chRun, Args: []string{"ch-run", s.folder, "--", "/bin/true"}},
-		{Name: podmanRun, Args: []string{
+		{Name: podmanRun, Args: slices.Concat([]string{
 			"podman", "--root", s.home + "/podman", "--runroot", s.short, "--runtime", "crun", "--cgroup-manager", "cgroupfs",
-			"run", "--rm", "--ulimit", "host", "--network", "host", "--cgroups", "disabled", "--log-driver", "none", "--rootfs", s.folder + ":O", "/bin/true",
-		}},
+			"run", "--rm", "--network", "host", "--cgroups", "disabled", "--log-driver", "none",
+		}, ownLimits(), []string{"--rootfs", s.folder + ":O", "/bin/true"})},
 		{Name: create},
 		{Name: minimal, Args: []string{filepath.Join(s.dir, "minimal"), s.folder}},
 	}
+}
+
+// ownLimits has podman leave the limits as they are: it raises these two, which
+// root may not everywhere, and its word `host` for that does not stop it (4.3).
+func ownLimits() (args []string) {
+	for name, number := range map[string]int{"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC} {
+		var limit unix.Rlimit
+		if unix.Getrlimit(number, &limit) == nil && limit.Max != unix.RLIM_INFINITY {
+			args = append(args, "--ulimit", fmt.Sprintf("%s=%d:%d", name, limit.Max, limit.Max))
+		}
+	}
+	return args
 }
 
 // available leaves out what can't be run here, with its first words.
