@@ -14,7 +14,7 @@ const (
 
 // Files of the node's run folder that belong to Mounts.
 const (
-	mountsNamespaceFile = "mounts.ns"
+	mountsNamespaceFile = "private/mounts.ns"
 	mountsLockFile      = "mounts.lock"
 )
 

@@ -15,7 +15,7 @@ import (
 // all containers of all jobs. It needs root.
 //
 // The mounts live in a mount namespace of their own, pinned by a bind mount at
-// mounts.ns in the run folder (/run/berth). That namespace was pivoted onto an
+// private/mounts.ns in the run folder (/run/berth). That namespace was pivoted onto an
 // empty tmpfs and holds no file system of the host's, so it keeps none busy.
 // The host's own namespace shows nothing of the images: a mount there would be
 // copied into every user's `unshare -Urm`, which would keep image and loop

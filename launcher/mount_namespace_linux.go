@@ -117,7 +117,14 @@ func openNamespace(path string) (*os.File, error) {
 // own, so a new namespace may look older when it is made on another CPU than
 // the caller's was; the node's first one is older than any. So the CPUs are
 // tried in turn: at least the one that made the caller's works.
+//
+// Whatever mode the file under the pin has, the kernel lets everybody open a
+// namespace whose name they can reach, and so keep it: the pin's folder is
+// root's alone.
 func makeMountsNamespace(dir, pin string) error {
+	if err := os.Mkdir(filepath.Dir(pin), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
 	f, err := os.OpenFile(pin, os.O_CREATE|os.O_RDONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err

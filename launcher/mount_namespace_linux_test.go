@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +49,37 @@ func TestMountsNamespaceHoldsNothingElse(t *testing.T) {
 	}
 	if len(lines) != 1 || !strings.Contains(lines[0], " / / ") || !strings.Contains(lines[0], "tmpfs") {
 		t.Errorf("mounts in the namespace:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+// A user can bind a namespace that they can open, whatever its owner, and keeps
+// it for as long as they like.
+func TestMountsNamespaceIsRoots(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	m := openMounts(t)
+	for up := m.dir; up != os.TempDir(); up = filepath.Dir(up) {
+		if err := os.Chmod(up, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asUser := func(path string) string {
+		cmd := exec.Command("sh", "-c", "exec 3<$0 && echo opened", path)
+		cmd.Env, cmd.Dir = []string{"PATH=/usr/bin:/bin", "LC_ALL=C"}, "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 62001, Gid: 62001}}
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	open := filepath.Join(m.dir, "open")
+	if err := os.WriteFile(open, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := asUser(open); got != "opened\n" {
+		t.Errorf("a file beside it: %s", got)
+	}
+	if got := asUser(filepath.Join(m.dir, mountsNamespaceFile)); !strings.Contains(got, "ermission denied") {
+		t.Errorf("the pin: %s", got)
 	}
 }
 

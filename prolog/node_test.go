@@ -217,7 +217,7 @@ func (n *node) end() {
 	}
 	eventually(n.t, "the processes of the node end", func() bool { return len(n.processes()) == 0 })
 	eventually(n.t, "its loop devices go", func() bool { return n.loops() == 0 })
-	_ = unix.Unmount(filepath.Join(n.cfg.RunDir, "mounts.ns"), unix.MNT_DETACH)
+	_ = unix.Unmount(filepath.Join(n.cfg.RunDir, "private/mounts.ns"), unix.MNT_DETACH)
 	_ = unix.Unmount(n.cfg.RunDir, unix.MNT_DETACH)
 	must(n.t, os.RemoveAll(n.dir))
 }

@@ -762,7 +762,7 @@ func TestGuessedPaths(t *testing.T) {
 				}
 			}
 		}
-		for _, path := range []string{n.cfg.RunDir + "/cluster", n.cfg.RunDir + "/jobs", n.cfg.RunDir + "/mounts.ns", n.cfg.StoreDir + "/grants"} {
+		for _, path := range []string{n.cfg.RunDir + "/cluster", n.cfg.RunDir + "/jobs", n.cfg.RunDir + "/private", n.cfg.StoreDir + "/grants"} {
 			if _, err := os.Stat(path); err != nil {
 				continue // of the other way
 			}

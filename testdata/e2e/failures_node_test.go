@@ -22,7 +22,7 @@ const (
 	emptyDir = "mkdir -p /tmp/empty && mount --bind /tmp/empty "
 	store    = "/var/lib/berth"
 	smallDir = "rm -rf /var/lib/berth/* && mount -t tmpfs -o mode=0755,"
-	noRunDir = "umount /run/berth/mounts.ns /run/berth && rm -rf /run/berth"
+	noRunDir = "umount /run/berth/private/mounts.ns /run/berth && rm -rf /run/berth"
 	rootfs   = "/var/lib/berth/images/sha256/*/rootfs.sqfs"
 )
 
@@ -241,7 +241,7 @@ func (s *site) testStepdKilled(t *testing.T) {
 func (s *site) testReboot(t *testing.T) {
 	id := s.container(t)
 	s.n1(t, `kill -9 $(pgrep -x slurmd); pkill -9 slurmstepd; pkill -9 -u alice
-		umount -l /run/berth/mounts.ns; umount -l /run/berth; rm -rf /run/berth /run/slurm*
+		umount -l /run/berth/private/mounts.ns; umount -l /run/berth; rm -rf /run/berth /run/slurm*
 		name=$(basename /var/lib/berth/images/sha256/*); rm -rf /var/lib/berth/images/sha256/$name
 		mkdir -p /var/lib/berth/{tmp,images/.new}/$name.123 && touch /var/lib/berth/{tmp,images/.new}/$name.123/half`)
 	// slurmctld would, after SlurmdTimeout. The node comes back when slurmd does.

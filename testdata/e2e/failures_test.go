@@ -27,7 +27,7 @@ const leftovers = `
 		my $line = join " ", split /\0/, <$f> // "";
 		print "process: $line\n" if $line =~ m{(^|/)berth(-create|-join)?( |$)};
 	}
-	if (open(my $ns, "<", "/run/berth/mounts.ns")) {
+	if (open(my $ns, "<", "/run/berth/private/mounts.ns")) {
 		syscall(308, fileno($ns), 0) == 0 or print "mounts.ns: $!\n"; # setns
 		left("image mount", "/images");
 		left("pins", "/pins");

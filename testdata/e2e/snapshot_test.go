@@ -61,7 +61,7 @@ func (s *site) residueOf(t *testing.T, machine string) residue {
 	for _, dir := range []string{"run/berth", "var/lib/berth/tmp", "var/lib/berth/locks", "var/lib/berth/images", "tmp", "dev/shm", "run/lock"} {
 		addFiles(t, r, rootDir, dir)
 	}
-	addHiddenMounts(t, r, filepath.Join(rootDir, "run/berth/mounts.ns"))
+	addHiddenMounts(t, r, filepath.Join(rootDir, "run/berth/private/mounts.ns"))
 	addLoops(t, r, filepath.Join(rootDir, "var/lib/berth"))
 	return r
 }

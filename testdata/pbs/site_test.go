@@ -157,7 +157,7 @@ func (s *site) on(t *testing.T, node, script string) string {
 func (s *site) clean(t *testing.T) {
 	t.Helper()
 	const look = `ls -A /run/berth/jobs 2>/dev/null; ls /run/berth/jobs/*/record.json 2>/dev/null
-	[ ! -e /run/berth/mounts.ns ] || nsenter --mount=/run/berth/mounts.ns true 2>/dev/null
+	[ ! -e /run/berth/private/mounts.ns ] || nsenter --mount=/run/berth/private/mounts.ns true 2>/dev/null
 	ps -eo pid,user,args | grep -E '[b]erth-(hold|create|join)|[b]erth (node|task)'; ls ` + home + `/mom_priv/jobs; true`
 	for _, node := range []string{"n1", "n2"} {
 		until := time.Now().Add(20 * time.Second)
