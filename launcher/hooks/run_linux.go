@@ -30,7 +30,8 @@ type Run struct {
 
 // Do starts the program with the state on its input, in a process group of
 // its own, and waits for it. When its time is over the whole group is killed:
-// what a hook left behind must not hold up a job. The error names the hook
+// what a hook left behind must not hold up a job. It gets no descriptor of this
+// process's but its input and output. The error names the hook
 // and has the end of its output.
 func (r *Run) Do(state io.Reader) error {
 	var out tail
@@ -39,6 +40,7 @@ func (r *Run) Do(state io.Reader) error {
 		cmd.Args = []string{r.Path}
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	keepDescriptors()
 	cmd.WaitDelay = 100 * time.Millisecond // for output that a child of its keeps open
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("hook %s: %w", r.Name, err)
