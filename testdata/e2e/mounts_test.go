@@ -129,11 +129,19 @@ func (s *site) lateMounts(t *testing.T) {
 // hang mounts at a folder a file system that never answers, until it is killed.
 const hang = `exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0,allow_other silent /data/hung && echo $$ >/run/hung && exec sleep 300`
 
-// hungMounts asks for a folder that never answers.
-func (s *site) hungMounts(t *testing.T) {
+// hungFolder makes /data/hung on n1 a folder that never answers.
+func (s *site) hungFolder(t *testing.T) {
+	t.Helper()
 	s.Spawn("hung", cluster.Command{Machine: "n1", Args: []string{"bash", "-c", hang}})
 	until(t, 10*time.Second, "it hangs", func() bool { return s.With(t).Run(t.Context(), "n1", "root", "test", "-e", "/run/hung").Code == 0 })
-	defer s.With(t).Run(context.Background(), "n1", "root", "sh", "-c", "kill $(cat /run/hung); rm /run/hung; umount -l /data/hung")
+	t.Cleanup(func() {
+		s.Run(context.Background(), "n1", "root", "sh", "-c", "kill $(cat /run/hung); rm /run/hung; umount -l /data/hung")
+	})
+}
+
+// hungMounts asks for a folder that never answers.
+func (s *site) hungMounts(t *testing.T) {
+	s.hungFolder(t)
 	begin := time.Now()
 	for how, r := range s.bothRuns(t, "", "/data/hung/x:/x", "true") {
 		if !strings.Contains(r.Stderr, "source path /data/hung/x: it did not answer within 2s") {
