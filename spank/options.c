@@ -266,7 +266,8 @@ static bool take_string(int val, const char *suffix, char *error) {
   return false;
 }
 
-/* yes and no are what the flag stands for when it is on and off. */
+/* yes and no are what the flag stands for when it is on and off; no is NULL
+ * where off is what it is without the variable. */
 static bool take_flag(int val, const char *suffix, const char *yes, const char *no, char *error) {
   char name[64];
   const char *text = environment_form(suffix, name);
@@ -280,6 +281,8 @@ static bool take_flag(int val, const char *suffix, const char *yes, const char *
              text);
     return false;
   }
+  if (value == NULL)
+    return true;
   if (*s != NULL && strcmp(*s, value) != 0) {
     snprintf(error, CHECK_ERROR_SIZE, "%s in the environment contradicts another variable", name);
     return false;
@@ -294,13 +297,15 @@ static bool take_environment(char *error) {
   free(r->root);
   free(r->remap);
   free(r->slurm);
-  r->home = r->root = r->remap = r->slurm = NULL;
+  free(r->host_mpi);
+  r->home = r->root = r->remap = r->slurm = r->host_mpi = NULL;
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
          take_string(UNSHARE, "UNSHARE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
+         take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
          take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -16,15 +17,10 @@ const mpi = registry + "/mpi:1"
 func TestOpenMPI(t *testing.T) {
 	bothWays(t, func(t *testing.T, s *site) {
 		t.Run("three nodes", func(t *testing.T) {
-			r := s.hello(t)
-			lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
-			if r.Code != 0 || len(lines) != 6 {
-				t.Fatal(r)
-			}
-			for i, line := range lines {
-				if !regexp.MustCompile(`size=6 host=n[123] local=[01]/2 cma=yes btl=cma`).MatchString(line) {
-					t.Errorf("rank %d: %s", i, line)
-				}
+			r := s.hello(t, "srun --mpi=pmix -N3 --ntasks-per-node=2 --container-image="+mpi+" mpi-hello")
+			checkRanks(t, r, 3)
+			if r.Code != 0 || times(" btl=cma$", r.Stdout) != 6 {
+				t.Error(r)
 			}
 		})
 		t.Run("memory is really read", func(t *testing.T) { s.countReads(t) })
@@ -39,16 +35,31 @@ func TestOpenMPI(t *testing.T) {
 	}, withImages("mpi"))
 }
 
-// hello starts the ranks again when one crashed: Debian's Open MPI 4.1.4 does
-// so in about one of fifty starts over several nodes, without a container too
-// (2 of 100 bare ones here).
-func (s *site) hello(t *testing.T) cluster.Result {
+// hello runs a script that starts ranks, again when one crashed: Debian's Open
+// MPI 4.1.4 does so in about one of fifty starts over several nodes, without a
+// container too (2 of 100 bare ones here).
+func (s *site) hello(t *testing.T, script string) cluster.Result {
 	for attempt := 1; ; attempt++ {
-		r := s.as(t, "alice", "srun --mpi=pmix -N3 --ntasks-per-node=2 --container-image="+mpi+" mpi-hello")
+		r := s.as(t, "alice", script)
 		if attempt == 3 || !strings.Contains(r.Stderr, "Segmentation fault") {
 			return r
 		}
 		t.Logf("attempt %d: %v", attempt, r)
+	}
+}
+
+// checkRanks looks at what two ranks on each of so many nodes said.
+func checkRanks(t *testing.T, r cluster.Result, nodes int) {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(r.Stdout), "\n")
+	if len(lines) != 2*nodes {
+		t.Fatalf("want %d ranks: %v", 2*nodes, r)
+	}
+	for i, line := range lines {
+		want := fmt.Sprintf("rank=%d size=%d host=n%d local=%d/2 cma=yes ", i, 2*nodes, 1+i/2, i%2)
+		if !strings.HasPrefix(line, want) {
+			t.Errorf("rank %d: want %s, got %s", i, want, line)
+		}
 	}
 }
 
@@ -81,8 +92,10 @@ func TestPreflight(t *testing.T) {
 			together     int // how many ranks are one program
 			warned       string
 		}{
-			{"Open MPI without", "srun --mpi=none -n2 --container-image=" + mpi + " mpi-hello", 0,
-				`(?m)^berth: warning: the image's Open MPI .* from --mpi=none, .* each of the 2 tasks .* start it by srun --mpi=pmix$`},
+			{
+				"Open MPI without", "srun --mpi=none -n2 --container-image=" + mpi + " mpi-hello", 0,
+				`(?m)^berth: warning: the image's Open MPI .* from --mpi=none, .* each of the 2 tasks .* start it by srun --mpi=pmix$`,
+			},
 			{"over nodes", "srun --mpi=none -N2 -n4 --container-image=" + mpi + " mpi-hello", 0, "each of the 4 tasks .* srun --mpi=pmix"},
 			{"Open MPI by PMI2", "srun --mpi=pmi2 -n2 --container-image=" + mpi + " mpi-hello", 0, `from --mpi=pmi2,.* srun --mpi=pmix`},
 			{"Open MPI by PMIx", "srun --mpi=pmix -n2 --container-image=" + mpi + " mpi-hello", 2, ""},
