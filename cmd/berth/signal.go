@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/berth-hpc/berth/launcher/signals"
 )
 
 // interrupted is the signal that ended a command.
@@ -19,22 +21,24 @@ func (i interrupted) Error() string { return fmt.Sprintf("stopped by a signal: %
 // second one ends the process at once.
 func untilSignal(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	signals := make(chan os.Signal, 1)
-	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(sig) { // as nohup asks for
-			signal.Notify(signals, sig)
+	caught := make(chan os.Signal, 1)
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if signals.Ignored(sig) { // as nohup asks for
+			signal.Ignore(sig)
+		} else {
+			signal.Notify(caught, sig)
 		}
 	}
 	go func() {
 		select {
-		case sig := <-signals:
-			signal.Stop(signals)
+		case sig := <-caught:
+			signal.Stop(caught)
 			cancel(interrupted{sig.(syscall.Signal)})
 		case <-ctx.Done():
 		}
 	}()
 	return ctx, func() {
-		signal.Stop(signals)
+		signal.Stop(caught)
 		cancel(nil)
 	}
 }

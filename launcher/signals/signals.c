@@ -14,10 +14,14 @@ __attribute__((constructor)) static void before_go(void) {
   sigprocmask(SIG_SETMASK, NULL, &blocked);
 }
 
+bool signals_ignored(int sig) {
+  return sigismember(&ignored, sig) == 1;
+}
+
 void signals_restore(void) {
   struct sigaction ignore = {.sa_handler = SIG_IGN};
   for (int sig = 1; sig <= SIGRTMAX; sig++)
-    if (sigismember(&ignored, sig) == 1)
+    if (signals_ignored(sig))
       sigaction(sig, &ignore, NULL);
   pthread_sigmask(SIG_SETMASK, &blocked, NULL);
 }

@@ -6,6 +6,12 @@ package signals
 // #include "signals.h"
 import "C"
 
+import "syscall"
+
+// Ignored says whether a signal was ignored when this process began. Those of
+// os/signal know it of SIGHUP and SIGINT alone.
+func Ignored(sig syscall.Signal) bool { return bool(C.signals_ignored(C.int(sig))) }
+
 // Restore ignores the signals that were ignored when this process began, and
 // blocks in the calling thread those that were blocked. It is for a process
 // that becomes another program by the next call in the same thread: children

@@ -7,6 +7,11 @@
 #ifndef BERTH_SIGNALS_H
 #define BERTH_SIGNALS_H
 
+#include <stdbool.h>
+
+/* signals_ignored says whether a signal was ignored at first. */
+bool signals_ignored(int sig);
+
 /*
  * signals_restore ignores again what was ignored at first, and gives the
  * calling thread the mask of then. Signals 32 and 33 are left out: they are the

@@ -29,7 +29,9 @@
 
 enum { LINE = 4096 };
 
-static const char *yes(bool b) { return b ? "yes" : "no"; }
+static const char *yes(bool b) {
+  return b ? "yes" : "no";
+}
 
 /* Each row of digits becomes one N. */
 static void print_without_numbers(const char *text) {
@@ -61,10 +63,9 @@ static void print_file(const char *path, const char *const words[]) {
 
 static void print_files(void) {
   static const char *const status[] = {
-      "Uid:",          "Gid:",         "SigPnd:", "ShdPnd:",  "SigBlk:",
-      "SigIgn:",       "SigCgt:",      "CapEff:", "CapInh:",  "CapAmb:",
-      "NoNewPrivs:",   "Seccomp:",     "THP",     "Threads:", "Cpus_allowed:",
-      "Mems_allowed:", "Speculation_", NULL};
+      "Uid:",    "Gid:",     "SigPnd:",       "ShdPnd:",       "SigBlk:",      "SigIgn:",
+      "SigCgt:", "CapEff:",  "CapInh:",       "CapAmb:",       "NoNewPrivs:",  "Seccomp:",
+      "THP",     "Threads:", "Cpus_allowed:", "Mems_allowed:", "Speculation_", NULL};
   print_file("/proc/self/status", status);
   print_file("/proc/self/limits", NULL);
   print_file("/proc/self/oom_score_adj", NULL);
@@ -83,28 +84,24 @@ static void print_cgroup(void) {
 }
 
 static void print_process(void) {
-  pid_t self = getpid(), parent = getppid(), group = getpgrp(),
-        session = getsid(0);
+  pid_t self = getpid(), parent = getppid(), group = getpgrp(), session = getsid(0);
   mode_t mask = umask(0);
   umask(mask);
   printf("umask %04o\n", (unsigned)mask);
-  printf("group: own %s, parent's %s\n", yes(group == self),
-         yes(group == getpgid(parent)));
-  printf("session: own %s, group's leader %s, parent's %s\n",
-         yes(session == self), yes(session == group),
-         yes(session == getsid(parent)));
-  printf("nice %d, policy %d, processors %d\n", getpriority(PRIO_PROCESS, 0),
-         sched_getscheduler(0), (int)sysconf(_SC_NPROCESSORS_ONLN));
+  printf("group: own %s, parent's %s\n", yes(group == self), yes(group == getpgid(parent)));
+  printf("session: own %s, group's leader %s, parent's %s\n", yes(session == self),
+         yes(session == group), yes(session == getsid(parent)));
+  printf("nice %d, policy %d, processors %d\n", getpriority(PRIO_PROCESS, 0), sched_getscheduler(0),
+         (int)sysconf(_SC_NPROCESSORS_ONLN));
   printf("dumpable %d, no_new_privs %d, keepcaps %d, timer slack %d, "
          "securebits %d, seccomp %d\n",
-         prctl(PR_GET_DUMPABLE), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
-         prctl(PR_GET_KEEPCAPS), prctl(PR_GET_TIMERSLACK),
-         prctl(PR_GET_SECUREBITS), prctl(PR_GET_SECCOMP));
+         prctl(PR_GET_DUMPABLE), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), prctl(PR_GET_KEEPCAPS),
+         prctl(PR_GET_TIMERSLACK), prctl(PR_GET_SECUREBITS), prctl(PR_GET_SECCOMP));
   int death = -1, reaper = -1;
   prctl(PR_GET_PDEATHSIG, &death);
   prctl(PR_GET_CHILD_SUBREAPER, &reaper);
-  printf("signal of the parent's death %d, subreaper %d, personality %x\n",
-         death, reaper, (unsigned)personality(0xffffffff));
+  printf("signal of the parent's death %d, subreaper %d, personality %x\n", death, reaper,
+         (unsigned)personality(0xffffffff));
 }
 
 static void print_terminal(void) {
@@ -113,9 +110,8 @@ static void print_terminal(void) {
   printf("terminal of the session: %s", tty < 0 ? strerror(errno) : "yes");
   if (tty >= 0) {
     ioctl(tty, TIOCGWINSZ, &size);
-    printf(", group in front: mine %s, session: mine %s, %dx%d",
-           yes(tcgetpgrp(tty) == getpgrp()), yes(tcgetsid(tty) == getsid(0)),
-           size.ws_col, size.ws_row);
+    printf(", group in front: mine %s, session: mine %s, %dx%d", yes(tcgetpgrp(tty) == getpgrp()),
+           yes(tcgetsid(tty) == getsid(0)), size.ws_col, size.ws_row);
     close(tty);
   }
   putchar('\n');
@@ -127,8 +123,7 @@ static void print_terminal(void) {
     if (name != NULL)
       printf(", the same file %s, group in front: mine %s",
              yes(stat(name, &named) == 0 && fstat(fd, &opened) == 0 &&
-                 named.st_rdev == opened.st_rdev &&
-                 named.st_ino == opened.st_ino),
+                 named.st_rdev == opened.st_rdev && named.st_ino == opened.st_ino),
              yes(tcgetpgrp(fd) == getpgrp()));
     putchar('\n');
   }
@@ -143,11 +138,9 @@ static void print_descriptors(void) {
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, target, sizeof(target) - 1);
     target[n < 0 ? 0 : n] = '\0';
-    printf("descriptor %d: type %o, flags %o %o, at %lld, ", fd,
-           (unsigned)(st.st_mode & S_IFMT), (unsigned)fcntl(fd, F_GETFL),
-           (unsigned)fcntl(fd, F_GETFD),
-           S_ISREG(st.st_mode) && fd > 2 ? (long long)lseek(fd, 0, SEEK_CUR)
-                                         : 0LL);
+    printf("descriptor %d: type %o, flags %o %o, at %lld, ", fd, (unsigned)(st.st_mode & S_IFMT),
+           (unsigned)fcntl(fd, F_GETFL), (unsigned)fcntl(fd, F_GETFD),
+           S_ISREG(st.st_mode) && fd > 2 ? (long long)lseek(fd, 0, SEEK_CUR) : 0LL);
     print_without_numbers(target);
     putchar('\n');
   }
@@ -165,8 +158,8 @@ static int facts(void) {
 static int abort_in(const char *folder) {
   struct rlimit most;
   getrlimit(RLIMIT_CORE, &most);
-  printf("core limit %lld %lld, dumpable %d\n", (long long)most.rlim_cur,
-         (long long)most.rlim_max, prctl(PR_GET_DUMPABLE));
+  printf("core limit %lld %lld, dumpable %d\n", (long long)most.rlim_cur, (long long)most.rlim_max,
+         prctl(PR_GET_DUMPABLE));
   fflush(stdout);
   most.rlim_cur = most.rlim_max;
   setrlimit(RLIMIT_CORE, &most);
@@ -183,8 +176,7 @@ static int core(const char *folder) {
   if (child == 0)
     _exit(abort_in(folder));
   waitpid(child, &status, 0);
-  printf("signal %d, core dumped %s\n",
-         WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+  printf("signal %d, core dumped %s\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0,
          yes(WIFSIGNALED(status) && WCOREDUMP(status)));
   return 0;
 }
@@ -211,8 +203,7 @@ static void write_file(const char *path, const char *text) {
 static void be_strange(void) {
   const int ignored[] = {SIGUSR1, SIGCHLD, SIGPIPE, SIGTERM,
                          SIGURG,  SIGQUIT, SIGTSTP, SIGRTMIN + 3};
-  const int blocked[] = {SIGUSR2, SIGCHLD,  SIGPROF,     SIGALRM,
-                         SIGSEGV, SIGWINCH, SIGRTMIN + 5};
+  const int blocked[] = {SIGUSR2, SIGCHLD, SIGPROF, SIGALRM, SIGSEGV, SIGWINCH, SIGRTMIN + 5};
   struct rlimit files = {.rlim_cur = 333, .rlim_max = 4000},
                 core = {.rlim_cur = 1 << 20, .rlim_max = 1 << 30};
   cpu_set_t first;
