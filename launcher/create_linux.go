@@ -72,34 +72,19 @@ type Creation struct {
 // (`berth-create inside`); what that process hands back is checked for its
 // type and used for the same user's tasks alone. The error is a fault.
 func (c *Creation) Create(ctx context.Context) (*Container, error) {
-	ours, theirs, err := socketpair()
-	if err != nil {
-		return nil, err
-	}
-	defer ours.Close()
-	var stderr bytes.Buffer
-	cmd, err := c.start(ctx, theirs, &stderr)
-	theirs.Close()
-	if err != nil {
-		return nil, fault.Wrap("start the container's builder", "", fault.Bug, "", err)
-	}
-	container, err := c.converse(ctx, ours)
-	// Its end is part of the answer: libcontainer's init must be gone before
-	// the caller goes on. On an error it has nothing more to do.
-	if err != nil {
-		_ = cmd.Process.Kill()
-	}
-	if werr := cmd.Wait(); err != nil {
-		return nil, explain(err, werr, stderr.Bytes())
-	}
-	return container, nil
+	var container *Container
+	err := c.ask(ctx, func(channel *os.File) (err error) {
+		container, err = c.converse(ctx, channel)
+		return err
+	})
+	return container, err
 }
 
 // explain adds what the builder printed to an error that has no words for the
 // user of its own.
 func explain(err, exit error, output []byte) error {
 	var f *fault.Error
-	if errors.As(err, &f) {
+	if errors.As(err, &f) || errors.Is(err, ErrKeptInUse) {
 		return err
 	}
 	if exit != nil {
@@ -127,9 +112,6 @@ func (c *Creation) start(ctx context.Context, channel *os.File, stderr *bytes.Bu
 }
 
 func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, error) {
-	if err := SendRequest(channel, c.Request, Attached{c.Config, c.Catalogue}); err != nil {
-		return nil, err
-	}
 	served, kept := false, false
 	for {
 		r, files, err := receiveReply(channel)
@@ -140,11 +122,20 @@ func (c *Creation) converse(ctx context.Context, channel *os.File) (*Container, 
 		case r.Failure != nil:
 			closeAll(files)
 			return nil, r.Failure.Err()
+		case r.InUse:
+			closeAll(files)
+			return nil, ErrKeptInUse
 		case r.Ready:
 			return c.newContainer(r, files)
 		case r.Scratch != "" && !kept:
 			kept = true
 			if err := c.startJanitor(ctx, r.Scratch, files); err != nil {
+				return nil, err
+			}
+			continue
+		case r.Held && !kept:
+			kept = true
+			if err := c.startKeeper(ctx, files); err != nil {
 				return nil, err
 			}
 			continue

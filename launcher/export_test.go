@@ -1,5 +1,7 @@
 package launcher
 
+import "os"
+
 // For the tests in package launcher_test, which import launcher/inside.
 var (
 	PrivateMounts           = privateMounts
@@ -9,3 +11,13 @@ var (
 	CheckOwn                = checkOwn
 	StartJanitor            = (*Creation).startJanitor
 )
+
+// TakeFound is Found.take.
+func TakeFound(f *Found, files []*os.File, u User) error {
+	err := f.take(files, u)
+	if err == nil {
+		f.Container.Close()
+		f.Users.Close()
+	}
+	return err
+}

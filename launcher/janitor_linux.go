@@ -27,6 +27,18 @@ func (c *Creation) startJanitor(ctx context.Context, name string, files []*os.Fi
 	return fault.Wrap("start the janitor of the container's folder", "", fault.Bug, "", err)
 }
 
+// startKeeper starts `berth-create keeper`, which holds the lock of a kept
+// container until that has ended: a process of the user's again.
+func (c *Creation) startKeeper(ctx context.Context, files []*os.File) error {
+	defer closeAll(files)
+	if len(files) != 2 {
+		return fmt.Errorf("the container's builder asked for a keeper with %d descriptors", len(files))
+	}
+	end, lock := files[0], files[1]
+	err := c.Users.tidy(ctx, c.Exe, c.Request.User, "keeper", "-", lock, end)
+	return fault.Wrap("start the keeper of the container's lock", "", fault.Bug, "", err)
+}
+
 // GiveBack gives all below dir that belongs to further ids of u's to u, who
 // could not even remove it otherwise. It runs as u, with namespaces made for
 // u.SubIDs; exe is berth-create.

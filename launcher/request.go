@@ -24,6 +24,8 @@ type Request struct {
 	// Changes is a folder of the user's (see package changes) that keeps what
 	// was changed in the root file system. Without one, changes stay in memory.
 	Changes string `json:"changes,omitempty"`
+	// Kept is for a container whose folder of changes is found by its name.
+	Kept *Kept `json:"kept,omitempty"`
 	// Site is what the admin set, Mounts what the user asks for (Slurm's
 	// option values, SRC:DST[:FLAGS][,...]): raw text.
 	Site      Site     `json:"site"`
@@ -136,8 +138,13 @@ type Root struct {
 // otherwise it is a failure. Notes are for the user of a container that works.
 // With Scratch set, a name, it carries what tells the end of the container and
 // the folder that has the container's folder of that name, see `berth-create
-// janitor`.
+// janitor`. With Held set it carries what tells the end of the container, and
+// the lock that is kept until then. InUse means to look again, Found answers
+// Kept.Look.
 type Reply struct {
+	Found   *Found         `json:"found,omitempty"`
+	InUse   bool           `json:"inUse,omitempty"`
+	Held    bool           `json:"held,omitempty"`
 	FUSE    bool           `json:"fuse,omitempty"`
 	Scratch string         `json:"scratch,omitempty"`
 	Offset  int64          `json:"offset,omitempty"`

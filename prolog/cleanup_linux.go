@@ -55,6 +55,7 @@ func endJob(ctx context.Context, cfg Config, job jobstate.JobID) error {
 	return errors.Join(
 		endCommon(ctx, cfg.RunDir, job),
 		endInside(ctx, cfg.RunDir, job),
+		forgetKept(ctx, cfg, job),
 		stopWorkers(ctx, cfg.RunDir, job),
 		removeJob(cfg.RunDir, job),
 		releaseImages(ctx, cfg.RunDir),

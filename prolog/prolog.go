@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/policy"
 )
 
@@ -86,6 +87,11 @@ type Config struct {
 	// Verifier is the path of berth-verify, which the account must be able to
 	// execute.
 	Verifier string
+
+	// Creator is the path of berth-create; Kept says where jobs' containers with
+	// a name are.
+	Creator string
+	Kept    launcher.Kept
 
 	// GrantTTL is how long a registry's word that a user may use a private
 	// image holds; GrantStaleOK lets it hold while the registry does not answer.

@@ -93,6 +93,8 @@ struct part {
   size_t len;
 };
 
+enum { NAME_LENGTH = 128 };
+
 enum { MOUNT_PARTS = 4 }; /* SRC:DST:FLAGS, and one that is too many */
 
 static bool part_is(struct part p, const char *word) {
@@ -291,6 +293,28 @@ bool check_unshare(const char *value, char error[CHECK_ERROR_SIZE]) {
       return true;
     value += len + 1;
   }
+}
+
+static bool is_mode(const char *mode) {
+  static const char *const modes[] = {"auto", "create", "exec", "no_exec"};
+  for (size_t i = 0; i < sizeof(modes) / sizeof(*modes); i++)
+    if (strcmp(mode, modes[i]) == 0)
+      return true;
+  return false;
+}
+
+/* As CheckName of package changes and ParseKept of package launcher. */
+bool check_name(const char *value, char error[CHECK_ERROR_SIZE]) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+  size_t len = strspn(value, letters);
+  if (len == 0 || len > NAME_LENGTH || value[0] == '.' || value[0] == '-' ||
+      (value[len] != '\0' && value[len] != ':'))
+    return wrong(error,
+                 "--container-name=%s: use letters, digits, and _ . - within the name, %d at most",
+                 value, NAME_LENGTH);
+  if (value[len] == ':' && !is_mode(value + len + 1))
+    return wrong(error, "--container-name=%s: the mode is auto, create, exec or no_exec", value);
+  return true;
 }
 
 int check_bool(const char *value) {

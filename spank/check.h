@@ -36,6 +36,9 @@ bool check_pin(const char *value, char error[CHECK_ERROR_SIZE]);
 /* Kinds of namespaces: NS[,NS]. */
 bool check_unshare(const char *value, char error[CHECK_ERROR_SIZE]);
 
+/* NAME[:MODE], or JOB.STEP */
+bool check_name(const char *value, char error[CHECK_ERROR_SIZE]);
+
 /* check_bool reads 1 true yes on, 0 false no off; -1 for anything else. */
 int check_bool(const char *value);
 

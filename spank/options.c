@@ -24,6 +24,7 @@ enum option_id {
   DEVICE,
   HOST_MPI,
   UNSHARE,
+  NAME,
   OPTION_COUNT,
 };
 
@@ -78,6 +79,13 @@ static struct spank_option table[] = {
      "give the container namespaces of its own: net (a network with nothing but a loopback), ipc, "
      "uts (a host name)",
      1, UNSHARE, callback},
+    {"container-name", "NAME[:MODE]",
+     "keep what is changed in the container under this name, and go on with it later on the same "
+     "node. MODE: auto (the default: join it if it runs in this job, else start or make it), "
+     "create "
+     "(it must not exist), exec (it must run), no_exec (do not join). JOB.STEP is the container of "
+     "that step",
+     1, NAME, callback},
     SPANK_OPTIONS_TABLE_END,
 };
 
@@ -124,6 +132,8 @@ static bool check(int val, const char *value, char *error) {
     return check_device(value, error);
   case UNSHARE:
     return check_unshare(value, error);
+  case NAME:
+    return check_name(value, error);
   default:
     return true;
   }
@@ -136,7 +146,7 @@ static char **slot(struct request *r, int val) {
       [WRITABLE] = &r->root,   [REMAP] = &r->remap,    [NO_REMAP] = &r->remap,
       [SLURM] = &r->slurm,     [NO_SLURM] = &r->slurm, [PIN] = &r->pin,
       [ENV] = &r->env,         [DEVICE] = &r->device,  [HOST_MPI] = &r->host_mpi,
-      [UNSHARE] = &r->unshare,
+      [UNSHARE] = &r->unshare, [NAME] = &r->name,
   };
   return slots[val];
 }
@@ -188,7 +198,7 @@ static void accumulate(char **slot, const char *list) {
 static int opposite(int val) {
   static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME,  HOME,  WRITABLE,
                                   READONLY, NO_REMAP, REMAP,    NO_SLURM, SLURM, PIN,
-                                  ENV,      DEVICE,   HOST_MPI, UNSHARE};
+                                  ENV,      DEVICE,   HOST_MPI, UNSHARE,  NAME};
   return opposites[val];
 }
 
@@ -302,7 +312,8 @@ static bool take_environment(char *error) {
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
-         take_string(UNSHARE, "UNSHARE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_string(UNSHARE, "UNSHARE", error) && take_string(NAME, "NAME", error) &&
+         take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
          take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) &&
@@ -316,6 +327,16 @@ static char *own_variable(void *context, const char *name) {
   return value == NULL ? NULL : strdup(value);
 }
 
+/* A step with an image of its own does not go on with its job's container. */
+static void leave_name(struct request *r) {
+  const struct request *own = &layers[COMMAND_LINE];
+  if (own->image == NULL || own->name != NULL)
+    return;
+  for (int l = JOB; l < LAYER_COUNT; l++)
+    if (l != ENVIRONMENT && layers[l].image != NULL && strcmp(layers[l].image, own->image) != 0)
+      r->name = NULL;
+}
+
 bool options_merge(bool in_job, struct request *r, char error[512]) {
   if (!take_environment(error))
     return false;
@@ -325,6 +346,7 @@ bool options_merge(bool in_job, struct request *r, char error[512]) {
   for (int val = IMAGE; val < OPTION_COUNT; val++)
     for (int l = 0; l < LAYER_COUNT && *slot(r, val) == NULL; l++)
       *slot(r, val) = *slot(&layers[l], val);
+  leave_name(r);
   return true;
 }
 

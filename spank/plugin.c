@@ -106,9 +106,9 @@ static char *job_variable(void *context, const char *name) {
  */
 static void read_request(spank_t sp) {
   request_import(&request, "SLURM_BERTH_", job_variable, sp);
-  if (request.image == NULL)
+  if (!request_wants(&request))
     request = *options_transported();
-  if (request.image == NULL)
+  if (!request_wants(&request))
     request_import(&request, "SLURM_SPANK_BERTH_", job_variable, sp);
 }
 
@@ -116,7 +116,7 @@ EXPORT int slurm_spank_user_init(spank_t sp, int argc, char **argv) {
   (void)argc;
   (void)argv;
   read_request(sp);
-  if (request.image == NULL)
+  if (!request_wants(&request))
     return 0;
   failure_share();
   if (config_error[0] != '\0')
@@ -137,7 +137,7 @@ EXPORT int slurm_spank_task_init_privileged(spank_t sp, int argc, char **argv) {
 EXPORT int slurm_spank_task_init(spank_t sp, int argc, char **argv) {
   (void)argc;
   (void)argv;
-  if (request.image != NULL)
+  if (request_wants(&request))
     wait_join(sp, &request, &config);
   return 0;
 }

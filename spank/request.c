@@ -23,6 +23,7 @@ static const struct {
     {"DEVICE", offsetof(struct request, device)},
     {"HOST_MPI", offsetof(struct request, host_mpi)},
     {"UNSHARE", offsetof(struct request, unshare)},
+    {"NAME", offsetof(struct request, name)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
 };
 
@@ -30,6 +31,10 @@ enum { VARIABLE_COUNT = sizeof(variables) / sizeof(variables[0]), NAME_SIZE = 64
 
 static char **field(const struct request *r, int i) {
   return (char **)((char *)r + variables[i].offset);
+}
+
+bool request_wants(const struct request *r) {
+  return r->image != NULL || r->name != NULL;
 }
 
 char *request_pin(const char *digest, const char *image) {
@@ -106,6 +111,7 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "pin", r->pin);
   encode_one(w, "slurm", r->slurm);
   encode_one(w, "host_mpi", r->host_mpi);
+  encode_one(w, "name", r->name);
   encode_names(w, "env", r->env);
   encode_names(w, "device", r->device);
   encode_names(w, "unshare", r->unshare);

@@ -12,6 +12,8 @@
 #ifndef BERTH_REQUEST_H
 #define BERTH_REQUEST_H
 
+#include <stdbool.h>
+
 #include "wire.h"
 
 /* NULL: not asked for. Strings are allocated and live as long as the plugin. */
@@ -29,8 +31,12 @@ struct request {
   char *host_mpi;    /* "1": the node's MPI in place of the image's */
   char *device;      /* DEVICE[,DEVICE] */
   char *unshare;     /* net, ipc, uts: NS[,NS] */
+  char *name;        /* of the container: NAME[:MODE] */
   char *task_prolog; /* of srun --task-prolog; an absolute path */
 };
+
+/* Whether a container is asked for: one that exists needs no image. */
+bool request_wants(const struct request *r);
 
 /* A source of variables: returns an allocated value, or NULL. */
 typedef char *request_getenv(void *context, const char *name);

@@ -117,7 +117,7 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
   if (!options_merge(in_job, &r, error))
     refuse(error);
   const struct request *given = options_command_line();
-  if (r.image == NULL) {
+  if (!request_wants(&r)) {
     if (given->mounts || given->workdir || given->home || given->root || given->remap ||
         given->env || given->unshare)
       slurm_spank_log("berth: no --container-image: the other --container options are ignored");
@@ -125,7 +125,8 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
   } else {
     if (config_error[0] != '\0')
       refuse(config_error);
-    pin(config, in_job, &r);
+    if (r.image != NULL)
+      pin(config, in_job, &r);
     if (is_srun)
       find_task_prolog(&r);
   }

@@ -348,7 +348,7 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
     return -1;
   }
   if (join_read_result(a->fds[expected - 1], &result, err) < 0 ||
-      join_enter(&ns, result.cwd, err) < 0)
+      join_enter(&ns, get(a, "cwd")[0] != '\0' ? get(a, "cwd") : result.cwd, err) < 0)
     return -1;
   return join_set_environment(&result, &env, err);
 }

@@ -55,7 +55,7 @@ func settings(cfg *config.Config) step.Settings {
 		Site: site.Of(&cfg.Container), MountHome: cfg.Container.MountHome,
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
-		Pins:  cfg.Cluster.Dir != "",
+		Pins: cfg.Cluster.Dir != "", Kept: site.Kept(&cfg.Container),
 		Slurm: cfg.Container.Slurm, SlurmCommands: slurmCommands(),
 		Scratch: func(memory int64) launcher.Scratch { return scratch(&cfg.Container, memory) },
 	}
@@ -74,6 +74,8 @@ func (b broken) Image(context.Context, *step.Request, step.User) (step.Image, er
 }
 
 func (b broken) Catalogue(context.Context) (*os.File, error) { return nil, b.err }
+
+func (b broken) Kept(*step.Request) error { return b.err }
 
 func (b broken) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
 	return nil, b.err
@@ -145,6 +147,11 @@ func (n *node) Image(ctx context.Context, r *step.Request, user step.User) (step
 		return nil, err
 	}
 	return &image{ready: ready, runDir: n.cfg.Node.RunDir}, nil
+}
+
+// Kept implements step.Node.
+func (n *node) Kept(r *step.Request) error {
+	return jobstate.SetKept(n.cfg.Node.RunDir, n.id(r.Job), jobstate.Kept{UID: r.User.UID, GID: r.User.GID, Groups: r.User.Groups})
 }
 
 func (n *node) id(number uint32) jobstate.JobID {
@@ -241,6 +248,8 @@ func (i *image) Mount(ctx context.Context) (*os.File, error) {
 	defer mounts.Close()
 	return mounts.CloneImage(i.ready.Mount)
 }
+
+func (i *image) Digest() string { return i.ready.Digest }
 
 func (i *image) Pinned() bool { return i.ready.Pinned }
 

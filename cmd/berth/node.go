@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/cmd/internal/site"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/credentials"
@@ -72,6 +73,8 @@ func (s *session) siteSettings() (prolog.Config, *config.Config, error) {
 		Command: []string{self}, Cluster: cluster, Policy: policyOf(cfg),
 		GrantTTL: cfg.Grants.TTL, GrantStaleOK: cfg.Grants.StaleOK,
 		Verifier: filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-verify"),
+		Creator:  filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-create"),
+		Kept:     site.Kept(&cfg.Container),
 	}, cfg, err
 }
 

@@ -40,11 +40,11 @@ func (w *writable) close() {
 // hand by reference or digest, or an image that a reference leads to.
 func (s *session) openSource(ctx context.Context, cfg *config.Config, name, platform string) (*writable, error) {
 	if changes.CheckName(name) == nil {
-		images, err := ownStore(cfg)
+		_, places, err := s.containers()
 		if err != nil {
 			return nil, err
 		}
-		container, err := changes.In(images.Root()).Get(name)
+		container, _, err := findContainer(places, name)
 		if err == nil {
 			return openContainer(ctx, container)
 		}

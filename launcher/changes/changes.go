@@ -47,7 +47,8 @@ var ErrNotFound = errors.New("there is no such container")
 type Record struct {
 	Name string `json:"name"`
 	// Digest is the image's, Reference one that leads to it from anywhere on
-	// this machine, Platform its OS/ARCH[/VARIANT].
+	// this machine, Platform its OS/ARCH[/VARIANT]. A file of the user's, which
+	// a job mounts as it is, has no digest.
 	Digest    store.Digest `json:"digest"`
 	Reference string       `json:"reference"`
 	Platform  string       `json:"platform,omitempty"`
@@ -88,6 +89,19 @@ func CheckName(name string) error {
 	}
 }
 
+// CheckOwn refuses a folder that is not the caller's alone: it may be below one
+// in which everybody can make some, such as /var/tmp.
+func CheckOwn(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return &fs.PathError{Op: "lstat", Path: dir, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return errors.New("it is not a folder that is the user's alone")
+	}
+	return nil
+}
+
 // Get returns the container called name, or an error that is ErrNotFound.
 func (cs Containers) Get(name string) (*Container, error) {
 	if err := CheckName(name); err != nil {
@@ -104,7 +118,7 @@ func (cs Containers) Get(name string) (*Container, error) {
 	if err == nil {
 		err = json.Unmarshal(data, &c.Record)
 	}
-	if err == nil && (c.Name != name || c.Digest.IsZero()) {
+	if err == nil && (c.Name != name || c.Digest.IsZero() && !filepath.IsAbs(c.Reference)) {
 		err = errors.New("container.json is about something else")
 	}
 	return c, siteError("look up container", name, err)
@@ -193,6 +207,53 @@ func (c *Container) Size() (int64, error) {
 	})
 	return bytes, err
 }
+
+// Size returns how many bytes all containers take on disk.
+func (cs Containers) Size() (int64, error) {
+	list, err := cs.List()
+	var bytes int64
+	for _, c := range list {
+		n, sizeErr := c.Size()
+		bytes, err = bytes+n, errors.Join(err, sizeErr)
+	}
+	return bytes, err
+}
+
+// Used returns when the container was last used: when its lock was last taken.
+func (c *Container) Used() time.Time {
+	info, err := os.Stat(filepath.Join(c.dir, lockName))
+	if err != nil {
+		return c.Created
+	}
+	return info.ModTime()
+}
+
+// Expire removes the containers that nobody uses, nor has used for the time of
+// after.
+func (cs Containers) Expire(after time.Duration) error {
+	list, err := cs.List()
+	for _, c := range list {
+		if time.Since(c.Used()) >= after {
+			err = errors.Join(err, c.expire())
+		}
+	}
+	return err
+}
+
+func (c *Container) expire() error {
+	l, err := openLock(c.dir)
+	if err != nil {
+		return nil //nolint:nilerr // somebody removes it
+	}
+	defer func() { _ = l.Release() }()
+	if c.take(l) != nil {
+		return nil // it is in use
+	}
+	return c.Remove()
+}
+
+// RemoveAll removes all containers, in use or not, and the folder they are in.
+func (cs Containers) RemoveAll() error { return removeTree(cs.dir) }
 
 // NotePoints writes down mount points that Berth is about to make among the
 // changes in dir, a container's folder: they are none of the container's

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -69,6 +70,24 @@ func (c *Container) Lock(ctx context.Context) (*Lock, error) {
 	return l, nil
 }
 
+// Note writes down for whom the container is used, for UsedBy.
+func (l *Lock) Note(job string) error {
+	_, err := l.File.WriteAt([]byte(job), 0)
+	return err
+}
+
+// UsedBy returns what Note wrote for the last use, "" for nothing. It is only
+// for people to read.
+func (c *Container) UsedBy() string {
+	f, err := os.OpenFile(filepath.Join(c.dir, lockName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.LimitReader(f, maxName))
+	return fault.Clean(string(text))
+}
+
 // InUse reports whether Lock would say that the container is in use. It is only
 // for people to read: a moment later that may have changed.
 func (c *Container) InUse() bool {
@@ -95,7 +114,8 @@ func (c *Container) take(l *Lock) error {
 		_ = unix.Flock(int(l.File.Fd()), unix.LOCK_UN)
 		return c.inUse(fmt.Sprintf("process %d runs in it", pid))
 	}
-	return siteError("lock container", c.Name, c.removePoints())
+	now := time.Now()
+	return siteError("lock container", c.Name, errors.Join(c.removePoints(), l.File.Truncate(0), os.Chtimes(filepath.Join(c.dir, lockName), now, now)))
 }
 
 func (c *Container) inUse(how string) error {

@@ -113,6 +113,9 @@ func (r *rootfs) cannotKeep(err error) error {
 	if r.scratch != "" {
 		return errors.Join(siteError(fmt.Sprintf("keep the container's changes below %s%s: %v", filepath.Dir(r.scratch), kind, err), scratchRemedy), r.dropScratch())
 	}
+	if r.kept != nil {
+		return siteError(fmt.Sprintf("keep the container's changes in %s%s: %v", r.changes, kind, err), keptRemedy)
+	}
 	return siteError(fmt.Sprintf("keep the container's changes in %s%s: %v", r.changes, kind, err),
 		"set BERTH_STORE_USER_DIR, or store.user_dir, to a folder on a local disk (ext4, xfs, btrfs): an overlay can't have its upper layer on a network file system")
 }

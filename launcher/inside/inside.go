@@ -5,6 +5,7 @@
 //
 // The steps are files of this package in the order the data takes:
 //
+//	kept_linux.go name         -> folder of changes, or a container that runs
 //	mounts.go     options      -> binds (mountspec.go reads them)
 //	source_linux.go binds      -> opened sources that the site allows (rules.go)
 //	volumes_linux.go image's volumes -> binds
@@ -35,7 +36,17 @@ func Run(channel *os.File) error {
 		return err
 	}
 	defer files.Close()
-	err = build(channel, req, files)
+	switch {
+	case req.Kept != nil && req.Kept.Look:
+		err = look(channel, req)
+	case req.Kept != nil && req.Kept.Forget:
+		return forget(req)
+	default:
+		err = build(channel, req, files)
+	}
+	if errors.Is(err, launcher.ErrKeptInUse) {
+		return errors.Join(err, launcher.SendReply(channel, &launcher.Reply{InUse: true}))
+	}
 	if err != nil {
 		return errors.Join(err, launcher.SendReply(channel, &launcher.Reply{Failure: failure(err)}))
 	}
@@ -43,11 +54,18 @@ func Run(channel *os.File) error {
 }
 
 func build(channel *os.File, req *launcher.Request, files *launcher.Attached) error {
-	image, err := readConfig(files.Config)
+	r, err := newRootfs(req)
 	if err != nil {
 		return err
 	}
-	r, err := newRootfs(req)
+	if err := r.build(channel, req, files); err != nil {
+		return errors.Join(err, r.dropKept())
+	}
+	return nil
+}
+
+func (r *rootfs) build(channel *os.File, req *launcher.Request, files *launcher.Attached) error {
+	image, err := readConfig(files.Config)
 	if err != nil {
 		return err
 	}
@@ -62,6 +80,13 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 		return err
 	}
 	realName := lookUp(&req.User)
+	if req.Kept != nil {
+		if r.kept, err = keep(req); err != nil {
+			r.kept = nil
+			return err
+		}
+		r.changes = r.kept.Dir()
+	}
 	if err := r.chooseScratch(req); err != nil {
 		return err
 	}
@@ -71,7 +96,7 @@ func build(channel *os.File, req *launcher.Request, files *launcher.Attached) er
 	}
 	hooks := chooseHooks(req, catalogue.Hooks, devs, image)
 	binds, err := prepare(req, realName, r, image, devs)
-	if err := errors.Join(err, r.handScratch(channel)); err != nil {
+	if err := errors.Join(err, r.handScratch(channel), r.handKeeper(channel)); err != nil {
 		return err
 	}
 	hooks.notes = append(hooks.notes, r.checkMPI(req, image)...)

@@ -23,6 +23,7 @@ type rootfs struct {
 	path    string            // the container's root
 	changes string            // folder that keeps changes; "" for none
 	scratch string            // the same, if it goes with the container
+	kept    *kept             // whose changes these are; nil for none
 	folder  string            // what image shows, if that is a folder
 	points  []point           // what the layer of mount points has
 	copies  []string          // files that are copies of the node's in that layer

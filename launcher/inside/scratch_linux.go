@@ -38,7 +38,7 @@ func scratchFolder(req *launcher.Request) (string, error) {
 		return "", errors.New("container.scratch names no folder")
 	}
 	rest, temporary := strings.CutPrefix(req.Scratch.Folder, "%t")
-	folder, known := expand(rest, pathValues(req))
+	folder, known := launcher.Expand(rest, pathValues(req))
 	switch {
 	case !known:
 		return "", fmt.Errorf("what stands for a part of %s is not known here", req.Scratch.Folder)
@@ -96,21 +96,31 @@ func (r *rootfs) handScratch(channel *os.File) error {
 	if r.scratch == "" {
 		return nil
 	}
-	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	end, err := r.watchEnd()
 	if err != nil {
-		return errors.Join(siteError(fmt.Sprintf("watch the container's end: %v", os.NewSyscallError("inotify_init", err)),
-			"sysctl fs.inotify.max_user_instances says how many containers a user may have on a node whose changes are on disk"), r.dropScratch())
+		return errors.Join(err, r.dropScratch())
 	}
-	end := os.NewFile(uintptr(watch), "inotify")
 	defer end.Close()
-	// Any event will do: the one that counts comes unasked (inotify(7), IN_UNMOUNT).
-	if _, err := unix.InotifyAddWatch(watch, r.path, unix.IN_DELETE_SELF); err != nil {
-		return errors.Join(os.NewSyscallError("inotify_add_watch", err), r.dropScratch())
-	}
 	folder, err := os.Open(filepath.Dir(r.scratch))
 	if err != nil {
 		return errors.Join(err, r.dropScratch())
 	}
 	defer folder.Close()
 	return launcher.SendReply(channel, &launcher.Reply{Scratch: filepath.Base(r.scratch)}, end, folder)
+}
+
+// watchEnd returns what tells that the root file system is unmounted.
+func (r *rootfs) watchEnd() (*os.File, error) {
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return nil, siteError(fmt.Sprintf("watch the container's end: %v", os.NewSyscallError("inotify_init", err)),
+			"sysctl fs.inotify.max_user_instances says how many containers a user may have on a node whose changes are on disk")
+	}
+	end := os.NewFile(uintptr(watch), "inotify")
+	// Any event will do: the one that counts comes unasked (inotify(7), IN_UNMOUNT).
+	if _, err := unix.InotifyAddWatch(watch, r.path, unix.IN_DELETE_SELF); err != nil {
+		end.Close()
+		return nil, os.NewSyscallError("inotify_add_watch", err)
+	}
+	return end, nil
 }

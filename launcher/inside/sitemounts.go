@@ -16,7 +16,7 @@ func siteMounts(req *launcher.Request) ([]bind, error) {
 	var all []bind
 	values := pathValues(req)
 	for _, item := range req.Site.Mounts {
-		full, ok := expand(item, values)
+		full, ok := launcher.Expand(item, values)
 		if !ok {
 			continue
 		}
@@ -56,34 +56,4 @@ func pathValues(req *launcher.Request) map[byte]string {
 		'%': "%", 'u': req.User.Name, 'U': strconv.Itoa(req.User.UID), 'h': req.User.Home,
 		'g': groupName(req.User.GID, ""), 'G': strconv.Itoa(req.User.GID), 'j': req.Job.ID, 'H': host,
 	}
-}
-
-// expand reports false where a value is not known, or would be read as more
-// than a part of a path: names come from the node's user database, and by hand
-// the job's number from the environment.
-func expand(item string, values map[byte]string) (string, bool) {
-	var b strings.Builder
-	for {
-		before, after, found := strings.Cut(item, "%")
-		b.WriteString(before)
-		if !found {
-			return b.String(), true
-		}
-		if after == "" {
-			return "", false
-		}
-		value := values[after[0]]
-		if value == "" || !fitsPath(after[0], value) {
-			return "", false
-		}
-		b.WriteString(value)
-		item = after[1:]
-	}
-}
-
-func fitsPath(kind byte, value string) bool {
-	if kind != 'h' && (strings.Contains(value, "/") || strings.HasPrefix(value, "..")) {
-		return false
-	}
-	return !strings.ContainsAny(value, ":,") && !strings.ContainsFunc(value, isControl)
 }

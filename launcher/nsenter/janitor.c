@@ -75,7 +75,8 @@ void give_back(const char *name)
 	_exit(0);
 }
 
-void janitor(const char *name)
+/* Goes on in the background until the container has ended. */
+static void watch(const char *title)
 {
 	pid_t pid;
 
@@ -86,11 +87,22 @@ void janitor(const char *name)
 	if (pid > 0)
 		_exit(0);
 	setsid();
-	prctl(PR_SET_NAME, "berth-janitor", 0, 0, 0);
+	prctl(PR_SET_NAME, title, 0, 0, 0);
 	syscall(SYS_close_range, FD_FIRST_OTHER, ~0U, 0);
 	for (int fd = 0; fd < FD_USERNS; fd++) /* nobody must wait for what we hold */
 		dup2(open("/dev/null", O_RDWR | O_CLOEXEC), fd);
 	wait_for_end();
+}
+
+void keeper(void)
+{
+	watch("berth-keeper");
+	_exit(0); /* and so lets go of the lock */
+}
+
+void janitor(const char *name)
+{
+	watch("berth-janitor");
 	if (fchdir(FD_FOLDER))
 		_exit(1);
 	nftw(name, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS);

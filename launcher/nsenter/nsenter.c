@@ -2,7 +2,7 @@
  * What must happen before Go's threads exist: a process with several threads
  * can neither create nor join a user namespace (setns(2), unshare(2)). This
  * constructor runs before the Go runtime and acts only when berth-create was
- * started as `berth-create userns …`, `inside …`, `janitor …` or `giveback …`; everything
+ * started as `berth-create userns …`, `inside …`, `janitor …`, `keeper …` or `giveback …`; everything
  * else passes through untouched.
  *
  *   userns UID GID GID[,...] START:COUNT START:COUNT
@@ -10,7 +10,7 @@
  *                              ranges are further uids and gids of the user's, which
  *                              N1 maps from 1 on (count 0 for none)
  *   inside --userns=FD         joins N1 and takes a mount namespace of its own
- *   janitor NAME, giveback NAME   see janitor.h; never get as far as Go
+ *   janitor NAME, keeper -, giveback NAME   see janitor.h; never get as far as Go
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -377,6 +377,8 @@ __attribute__((constructor)) static void before_go(int argc, char **argv)
 		enter(argv[2]);
 	if (argc == 3 && !strcmp(argv[1], "janitor"))
 		janitor(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "keeper"))
+		keeper();
 	if (argc == 3 && !strcmp(argv[1], "giveback"))
 		give_back(argv[2]);
 }

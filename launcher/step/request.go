@@ -38,6 +38,8 @@ type Request struct {
 	Slurm     *bool    // Slurm's commands work in the container
 	Memory    int64    // bytes that the job may use on this node; 0 when nothing says
 	Unshare   []string // kinds of namespaces, launcher.ParseUnshare's
+	// Kept is the container's name, nil for none. With one, Image may be empty.
+	Kept *launcher.Kept
 }
 
 // imageIsFile tells a path on the node from a reference.
@@ -88,13 +90,18 @@ func parseRequest(m wire.Message) (*Request, error) {
 		r.Nodes = int(n.get("nodes"))
 	}
 	var err error
+	if m.Get("name") != "" {
+		if r.Kept, err = launcher.ParseKept(m.Get("name")); err != nil {
+			return nil, err
+		}
+	}
 	r.Unshare, err = launcher.ParseUnshare(m.All("unshare"))
 	switch {
 	case n.err != nil:
 		return nil, n.err
 	case err != nil || slices.Contains(r.Unshare, launcher.UnsharePID):
 		return nil, fmt.Errorf("request with namespaces %q", m.All("unshare"))
-	case r.Image == "":
+	case r.Image == "" && r.Kept == nil:
 		return nil, fmt.Errorf("request without an image")
 	case r.Tasks < 1 || r.Tasks > maxTasks:
 		return nil, fmt.Errorf("request with %d tasks", r.Tasks)
@@ -160,7 +167,7 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 	}
 	return &launcher.Request{
 		User:      r.User,
-		Writable:  orDefault(r.Writable, set.Writable),
+		Writable:  orDefault(r.Writable, set.Writable || r.Kept != nil),
 		RemapRoot: orDefault(r.Remap, set.Remap),
 		Scratch:   set.Scratch(r.Memory),
 		MountHome: orDefault(r.Home, set.MountHome),
@@ -168,19 +175,30 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		Site:      here, Mounts: r.Mounts, Workdir: r.Workdir,
 		Job: job, Devices: wish, Command: v.command, HostMPI: host, CheckMPI: set.CheckMPI,
 		Variables: slices.Concat(r.Variables, v.variables), HookTimeout: set.HookTimeout,
-		Unshare: r.Unshare, Label: r.label(),
+		Unshare: r.Unshare, Label: r.label(), Kept: r.kept(set),
 	}
 }
 
 // label is what the step's container is called.
 func (r *Request) label() launcher.Label {
-	if r.ID != "" {
-		return launcher.Label{Job: r.ID, Image: r.Image, Env: r.Env}
+	l := launcher.Label{Job: r.ID, Image: r.Image, Env: r.Env}
+	if r.ID == "" {
+		l.Job, l.Step = strconv.FormatUint(uint64(r.Job), 10), stepName(r.Step)
 	}
-	return launcher.Label{
-		Job: strconv.FormatUint(uint64(r.Job), 10), Step: stepName(r.Step),
-		Image: r.Image, Env: r.Env,
+	if r.Kept != nil {
+		l.Name = r.Kept.Name
 	}
+	return l
+}
+
+// kept is r.Kept with what the site says; nil for a container without a name.
+func (r *Request) kept(set Settings) *launcher.Kept {
+	if r.Kept == nil {
+		return nil
+	}
+	k := set.Kept
+	k.Name, k.Mode, k.Reference, k.Digest = r.Kept.Name, r.Kept.Mode, r.Kept.Reference, r.Kept.Digest
+	return &k
 }
 
 // stepName writes a step as Slurm's users do (slurm.h has the numbers).

@@ -41,6 +41,8 @@ type Node interface {
 	// UserNamespaces returns the namespaces that all containers of the job on
 	// this node share, and makes them for the first.
 	UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error)
+	// Kept notes that containers of the job are to be removed with it.
+	Kept(r *Request) error
 }
 
 // A User is the step's user, to a Node, by way of local task 0.
@@ -63,6 +65,8 @@ type Image interface {
 	// Pinned says that all nodes of the job get the same image, although its
 	// request has no digest.
 	Pinned() bool
+	// Digest names the image.
+	Digest() string
 	// Config opens the image's config as the store keeps it.
 	Config() (*os.File, error)
 }
@@ -83,6 +87,9 @@ type Settings struct {
 	CheckMPI    bool             // whether the image's MPI is compared with the step's
 	HookTimeout time.Duration
 	IDMap       bool // false forces what kernels without squashfs idmap do
+
+	// Kept says where containers with a name are, and for how long.
+	Kept launcher.Kept
 
 	SlurmCommands string // the folder that has them on the node (spank/client)
 	// Scratch says where changes go, for a job that may use so many bytes of
@@ -122,7 +129,11 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 	if err != nil {
 		log.WithError(err).Error("no container")
 	}
-	tasks.settle(container, kind{remap: orDefault(req.Remap, set.Remap), slurm: orDefault(req.Slurm, set.Slurm)}, err)
+	k := kind{remap: orDefault(req.Remap, set.Remap), slurm: orDefault(req.Slurm, set.Slurm)}
+	if container != nil && container.joined {
+		k = kind{remap: container.remap, workdir: req.Workdir}
+	}
+	tasks.settle(container, k, err)
 	tasks.wait()
 	return err
 }
@@ -136,6 +147,9 @@ func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *ta
 		users, err := node.UserNamespaces(ctx, req.Job, req.User)
 		made <- madeNamespaces{users, err}
 	}()
+	if req.Kept != nil {
+		return createKept(ctx, log, req, tasks, node, set, made)
+	}
 	image, err := req.image(set, func() (Image, error) { return waitForImage(ctx, req, tasks, node) })
 	if err != nil {
 		return nil, err

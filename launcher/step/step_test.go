@@ -27,6 +27,8 @@ func (n fakeNode) Image(ctx context.Context, _ *Request, user User) (Image, erro
 
 func (fakeNode) Catalogue(context.Context) (*os.File, error) { return nil, nil }
 
+func (fakeNode) Kept(*Request) error { return nil }
+
 func (fakeNode) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
 	return nil, errors.New("not reached")
 }

@@ -18,6 +18,8 @@ type container struct {
 	*launcher.Container
 	users *launcher.UserNamespaces
 	notes []string // what its tasks should know
+	// joined says that it ran already, remap that its tasks appear as root.
+	joined, remap bool
 }
 
 // A view is what local task 0 contributes: the mount namespace in which it
@@ -145,6 +147,8 @@ func (t *tasks) settle(c *container, k kind, err error) {
 type kind struct {
 	remap bool // they appear as root, so they stay in N1
 	slurm bool // they start a helper for Slurm's commands before they enter
+	// workdir is where they start instead of where the container's tasks do.
+	workdir string
 }
 
 func (k kind) records() wire.Message {
@@ -154,6 +158,9 @@ func (k kind) records() wire.Message {
 	}
 	if k.slurm {
 		records = append(records, wire.Record{Key: "slurm", Value: "1"})
+	}
+	if k.workdir != "" {
+		records = append(records, wire.Record{Key: "cwd", Value: k.workdir})
 	}
 	return records
 }

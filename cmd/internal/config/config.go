@@ -92,6 +92,12 @@ const (
 	OnScratch = "scratch"
 )
 
+// How long a job's container with a name is there.
+const (
+	ScopeJob    = "job"
+	ScopeGlobal = "global"
+)
+
 // A Container holds the defaults of containers.
 type Container struct {
 	MountHome bool
@@ -118,6 +124,12 @@ type Container struct {
 	EnvSet  []string // NAME=VALUE
 	EnvKeep []string // NAME or PREFIX*
 	EnvDrop []string // NAME or PREFIX*
+	// NamesDir is where jobs' containers with a name are (%u and the like are
+	// left in), NamesScope one of ScopeJob and ScopeGlobal.
+	NamesDir    string
+	NamesScope  string
+	NamesExpiry time.Duration // since the last use; 0 is never
+	NamesQuota  Size          // of one user on one node; 0 is none
 	// IdleTimeout is how long a container stands ready for a further run.
 	IdleTimeout time.Duration
 }

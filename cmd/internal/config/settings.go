@@ -201,6 +201,26 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Scratch },
 		},
 		{
+			Key: "container.names_dir", check: namesFolder, Example: `"/scratch/%u/berth"`,
+			Doc: "The folder on a local disk of the node below which jobs' containers with a name (--container-name) keep what was changed in them; %u, %U, %h and the others are as in container.mounts. What is missing of it is made as the user; the last part of it must be a folder that is the user's alone. Network file systems can't be used.",
+			at:  func(c *Config, _ string) any { return &c.Container.NamesDir },
+		},
+		{
+			Key: "container.names_scope", check: oneOf(ScopeJob, ScopeGlobal),
+			Doc: "How long a job's container with a name is there: job, until the job ends; global, for later jobs on the same node, too.",
+			at:  func(c *Config, _ string) any { return &c.Container.NamesScope },
+		},
+		{
+			Key: "container.names_expiry", check: notNegative,
+			Doc: "How long a container that outlives its job is kept after its last use. Those that are older go when a job of their user starts one, or lists them (berth containers). 0s is for ever.",
+			at:  func(c *Config, _ string) any { return &c.Container.NamesExpiry },
+		},
+		{
+			Key: "container.names_quota",
+			Doc: "How much a user's named containers on a node may take together before another one starts. It is looked at when one starts; what writes more then is bounded by the disk and its own quotas. 0B is no limit.",
+			at:  func(c *Config, _ string) any { return &c.Container.NamesQuota },
+		},
+		{
 			Key: "container.idle_timeout", Open: true, check: idle,
 			Doc: "How long the container of a berth run stands ready after the command has begun, for a further run with the same image and options in the same session: that one joins it, which takes a tenth of the time. It is for read-only containers without a name, and ends before when the session does. 0s turns this off. A tag is believed for resolve.ttl.",
 			at:  func(c *Config, _ string) any { return &c.Container.IdleTimeout },
@@ -319,6 +339,7 @@ func defaults() *Config {
 		Container: Container{
 			MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t",
 			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute,
+			NamesDir: "/var/tmp/berth-%U", NamesScope: ScopeGlobal, NamesExpiry: 14 * 24 * time.Hour,
 		},
 		Devices:  defaultDevices(),
 		Hooks:    defaultHooks(),
@@ -354,6 +375,14 @@ func absolute(value any) error {
 // absoluteOrTilde also takes a path below the user's home.
 func absoluteOrTilde(value any) error {
 	if strings.HasPrefix(value.(string), "~/") {
+		return nil
+	}
+	return absolute(value)
+}
+
+// namesFolder is the same without $TMPDIR, which ends with the job.
+func namesFolder(value any) error {
+	if strings.HasPrefix(value.(string), "%h") {
 		return nil
 	}
 	return absolute(value)

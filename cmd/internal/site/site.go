@@ -18,3 +18,11 @@ func Of(c *config.Container) launcher.Site {
 		Env: launcher.EnvRules{Set: c.EnvSet, Keep: c.EnvKeep, Drop: c.EnvDrop},
 	}
 }
+
+// Kept says where jobs' containers with a name are, and for how long.
+func Kept(c *config.Container) launcher.Kept {
+	return launcher.Kept{
+		Folder: c.NamesDir, OfJob: c.NamesScope == config.ScopeJob,
+		Expiry: c.NamesExpiry, Quota: int64(c.NamesQuota),
+	}
+}

@@ -46,7 +46,7 @@ static void expect_text(const char *got, const char *want, int line) {
 #define EXPECT_TEXT(got, want) expect_text(got, want, __LINE__)
 
 /* What Slurm would offer. */
-static struct spank_option *registered[16];
+static struct spank_option *registered[32];
 static int registered_count;
 static char last_error[1024];
 
@@ -328,6 +328,12 @@ static void test_check_rest(void) {
   EXPECT(!check_env("", error) && !check_env("A,,B", error) && !check_env("A,", error));
   EXPECT(!check_env("A=1", error));
   EXPECT(check_workdir("/w", error) && !check_workdir("", error) && !check_workdir("\t", error));
+  EXPECT(check_name("a", error) && check_name("A_b.c-9:exec", error) && check_name("12.0", error));
+  EXPECT(check_name("a:auto", error) && check_name("a:create", error) &&
+         check_name("a:no_exec", error));
+  EXPECT(!check_name("", error) && !check_name(".a", error) && !check_name("-a", error));
+  EXPECT(!check_name("a/b", error) && !check_name("a b", error) && !check_name("../a", error));
+  EXPECT(!check_name("a:", error) && !check_name("a:often", error) && !check_name(":exec", error));
   EXPECT(check_bool("1") == 1 && check_bool("Yes") == 1 && check_bool("true") == 1);
   EXPECT(check_bool("0") == 0 && check_bool("OFF") == 0 && check_bool("no") == 0);
   EXPECT(check_bool("") == -1 && check_bool("2") == -1 && check_bool("yess") == -1);
@@ -452,6 +458,19 @@ static void test_options_job_overridden(void) {
   EXPECT_TEXT(r.workdir, "/w");
   EXPECT_TEXT(r.root, "readonly");
   EXPECT_TEXT(r.home, "1");
+}
+
+/* A job's name is for its image: a step with another one has no name, or its own. */
+static void test_options_name(void) {
+  setenv("SLURM_BERTH_IMAGE", "a:1", 1);
+  setenv("SLURM_BERTH_NAME", "kept", 1);
+  EXPECT_TEXT(merge(true).name, "kept");
+  EXPECT(use("container-image", "a:1", 0) == 0);
+  EXPECT_TEXT(merge(true).name, "kept");
+  setenv("SLURM_BERTH_IMAGE", "b:1", 1);
+  EXPECT_TEXT(merge(true).name, NULL);
+  EXPECT(use("container-name", "own", 0) == 0);
+  EXPECT_TEXT(merge(true).name, "own");
 }
 
 static void test_options_not_carried_out_of_job(void) {
@@ -656,6 +675,7 @@ static const struct {
     {"options-repeated", test_options_repeated},
     {"options-script-line", test_options_script_line},
     {"options-job-overridden", test_options_job_overridden},
+    {"options-name", test_options_name},
     {"options-not-carried-out-of-job", test_options_not_carried_out_of_job},
     {"options-environment", test_options_environment},
     {"options-bad-environment", test_options_bad_environment},
