@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { BACKLOG = 128, SECONDS_MAX = 24 * 3600 };
@@ -86,7 +87,8 @@ int standby_main(const char *name, const char *seconds) {
     return 1;
   milliseconds *= 1000;
   /* Not what the user's shell had open: a lock or a pipe must not outlive the command. */
-  if (close_range(is_open(STANDBY_SERVER) ? STANDBY_END : STANDBY_SERVER, UINT_MAX, 0) < 0 ||
+  if (syscall(SYS_close_range, is_open(STANDBY_SERVER) ? STANDBY_END : STANDBY_SERVER, ~0U, 0) <
+          0 ||
       chdir("/") < 0 || pipe2(told, O_CLOEXEC) < 0)
     return 1;
   prctl(PR_SET_NAME, "berth-standby");
