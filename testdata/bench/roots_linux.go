@@ -38,10 +38,10 @@ const (
 	inExt4     = "ext4"
 )
 
-// runDir is Berth's folder of the node. It is not below dir: like a node's programs,
-// dir has no mounts below it that the user's namespaces may not uncover, or
-// libcontainer has to copy its program into memory for every container.
-func (r *roots) runDir() string { return r.dir + ".run" }
+// program is the path of one of Berth's. They are in a folder of their own, as on
+// a node: libcontainer copies a program into memory, for every container, when a
+// mount that it may not uncover is somewhere below the program's folder.
+func (r *roots) program(name string) string { return filepath.Join(r.dir, "libexec", name) }
 
 func rootNames() []string { return []string{inBerth, inSquashfs, inExt4} }
 
@@ -56,7 +56,7 @@ func newRoots(ctx context.Context, dir, image string) (*roots, error) {
 	if err := r.unpack(ctx, image); err != nil {
 		return nil, err
 	}
-	if r.mounts, err = launcher.OpenMounts(ctx, r.runDir()); err != nil {
+	if r.mounts, err = launcher.OpenMounts(ctx, filepath.Join(dir, "run")); err != nil {
 		return nil, err
 	}
 	if r.users, err = launcher.NewUserNamespaces(ctx, "/proc/self/exe", benchUser); err != nil {
@@ -155,10 +155,10 @@ func (r *roots) create(ctx context.Context, name string) (*launcher.Container, e
 	}
 	exe := "/proc/self/exe"
 	if name == inBerth {
-		exe = filepath.Join(r.dir, "berth-create")
+		exe = r.program("berth-create")
 	}
 	c := &launcher.Creation{
-		Exe: exe, Users: r.users, Stage: &launcher.Stage{Image: mount, Dir: r.runDir()},
+		Exe: exe, Users: r.users, Stage: &launcher.Stage{Image: mount, Dir: filepath.Join(r.dir, "run")},
 		Request: &launcher.Request{User: benchUser, Job: launcher.Job{Dir: "/"}},
 	}
 	return c.Create(ctx)
@@ -192,7 +192,7 @@ func (r *roots) run(ctx context.Context, v Variant) Sample {
 
 func (r *roots) task(ctx context.Context, box *launcher.Container, args ...string) *exec.Cmd {
 	args = append([]string{"--user=3", "--mnt=4", "--result=5", "--user2=6", "--"}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(r.dir, "berth-join"), args...)
+	cmd := exec.CommandContext(ctx, r.program("berth-join"), args...)
 	cmd.ExtraFiles = []*os.File{r.users.Outer, box.Mount, box.Result, r.users.Inner}
 	// One thread: how many OpenBLAS starts and where they run is only noise here.
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "OPENBLAS_NUM_THREADS=1"}

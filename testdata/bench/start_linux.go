@@ -103,7 +103,7 @@ func newStarter(ctx context.Context, spec StartSpec) (*starter, error) {
 	if s.short, err = os.MkdirTemp("", "berth"); err != nil {
 		return nil, err
 	}
-	if s.mounts, err = launcher.OpenMounts(ctx, s.roots.runDir()); err != nil {
+	if s.mounts, err = launcher.OpenMounts(ctx, filepath.Join(dir, "run")); err != nil {
 		return nil, err
 	}
 	if err := s.mounts.MountImage(ctx, imageName, f); err != nil {
@@ -140,25 +140,15 @@ func (s *starter) variants() []Variant {
 		{Name: coldRun, Args: []string{berth, "run", "--no-reuse", s.image, "/bin/true"}},
 		{Name: bwrap, Args: slices.Concat([]string{"bwrap"}, binds, []string{"/bin/true"})},
 		{Name: chRun, Args: []string{"ch-run", s.folder, "--", "/bin/true"}},
-		{Name: podmanRun, Args: slices.Concat([]string{
+		// podman raises limits, which root may not everywhere, and its word `host` does not stop it (4.3).
+		{Name: podmanRun, Args: []string{
 			"podman", "--root", s.home + "/podman", "--runroot", s.short, "--runtime", "crun", "--cgroup-manager", "cgroupfs",
-			"run", "--rm", "--network", "host", "--cgroups", "disabled", "--log-driver", "none",
-		}, ownLimits(), []string{"--rootfs", s.folder + ":O", "/bin/true"})},
+			"run", "--rm", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
+			"--network", "host", "--cgroups", "disabled", "--log-driver", "none", "--rootfs", s.folder + ":O", "/bin/true",
+		}},
 		{Name: create},
-		{Name: minimal, Args: []string{filepath.Join(s.dir, "minimal"), s.folder}},
+		{Name: minimal, Args: []string{s.program("minimal"), s.folder}},
 	}
-}
-
-// ownLimits has podman leave the limits as they are: it raises these two, which
-// root may not everywhere, and its word `host` for that does not stop it (4.3).
-func ownLimits() (args []string) {
-	for name, number := range map[string]int{"nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC} {
-		var limit unix.Rlimit
-		if unix.Getrlimit(number, &limit) == nil && limit.Max != unix.RLIM_INFINITY {
-			args = append(args, "--ulimit", fmt.Sprintf("%s=%d:%d", name, limit.Max, limit.Max))
-		}
-	}
-	return args
 }
 
 // available leaves out what can't be run here, with its first words.
@@ -194,7 +184,7 @@ func (s *starter) once(ctx context.Context, v Variant) Sample {
 func (s *starter) command(ctx context.Context, v Variant) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, v.Args[0], v.Args[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "USER=" + benchUser.Name, "XDG_RUNTIME_DIR=" + s.home + "/run", "BERTH_LIBEXEC=" + s.dir}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "USER=" + benchUser.Name, "XDG_RUNTIME_DIR=" + s.home + "/run", "BERTH_LIBEXEC=" + s.program("")}
 	if v.Name != podmanRun && v.Name != minimal {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(benchUser.UID), Gid: uint32(benchUser.GID)}}
 	}
