@@ -185,38 +185,43 @@ func lookForStep(channel *os.File, req *launcher.Request, step *launcher.Label, 
 
 // keep takes the container, or makes it if there is none.
 func keep(req *launcher.Request) (*kept, error) {
-	folder, dir, err := keptFolder(req)
+	containers, err := prepareNames(req)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(makeOwn(folder), makeOwn(dir)); err != nil {
-		return nil, err
-	}
-	containers, k := changes.In(dir), req.Kept
-	containers.Sweep()
-	if k.Expiry > 0 && !k.OfJob {
-		if err := containers.Expire(k.Expiry); err != nil {
-			return nil, err
-		}
-	}
-	if err := checkQuota(k.Quota, folder); err != nil {
-		return nil, err
-	}
+	k := req.Kept
 	c, err := containers.Get(k.Name)
-	if errors.Is(err, changes.ErrNotFound) {
+	switch {
+	case errors.Is(err, changes.ErrNotFound):
 		return makeKept(containers, req)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
-	}
-	if k.Mode == launcher.KeptCreate {
+	case k.Mode == launcher.KeptCreate:
 		return nil, keptExists(req)
-	}
-	if c.Reference != k.Reference || c.Digest.String() != k.Digest {
+	case c.Reference != k.Reference || c.Digest.String() != k.Digest:
 		return nil, launcher.ErrKeptInUse // it was removed and made again
 	}
 	lock, err := c.Lock(context.Background())
 	return used(&kept{c, lock, false}, req, err)
+}
+
+// prepareNames makes the folder of containers, and room in it.
+func prepareNames(req *launcher.Request) (containers changes.Containers, err error) {
+	folder, dir, err := keptFolder(req)
+	if err != nil {
+		return containers, err
+	}
+	if err := errors.Join(makeOwn(folder), makeOwn(dir)); err != nil {
+		return containers, err
+	}
+	containers = changes.In(dir)
+	containers.Sweep()
+	if req.Kept.Expiry > 0 && !req.Kept.OfJob {
+		if err := containers.Expire(req.Kept.Expiry); err != nil {
+			return containers, err
+		}
+	}
+	return containers, checkQuota(req.Kept.Quota, folder)
 }
 
 func makeKept(containers changes.Containers, req *launcher.Request) (*kept, error) {

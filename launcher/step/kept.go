@@ -63,25 +63,28 @@ func (k *keptStep) try(ctx context.Context) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	image, err := asked.image(k.set, func() (Image, error) { return k.wait(&asked) })
-	if err != nil {
-		return nil, err
-	}
-	kept := *asked.Kept
-	if image != nil {
-		kept.Digest = image.Digest()
-	}
-	asked.Kept = &kept
-	if k.set.Kept.OfJob {
-		if err := k.node.Kept(&asked); err != nil {
-			return nil, fault.Wrap("note the container", "", fault.Site, "", err)
-		}
-	}
-	c, err := build(ctx, &asked, k.view, k.users, image, k.node, k.set)
+	c, err := k.make(ctx, &asked)
 	if err != nil {
 		return nil, err
 	}
 	return &container{users: k.users, Container: c, notes: append(notes, asked.notes(k.view.job)...)}, nil
+}
+
+// make makes or starts the container, whose image is decided.
+func (k *keptStep) make(ctx context.Context, asked *Request) (*launcher.Container, error) {
+	image, err := asked.image(k.set, func() (Image, error) { return k.wait(asked) })
+	if err != nil {
+		return nil, err
+	}
+	if image != nil {
+		asked.Kept.Digest = image.Digest()
+	}
+	if k.set.Kept.OfJob {
+		if err := k.node.Kept(asked); err != nil {
+			return nil, fault.Wrap("note the container", "", fault.Site, "", err)
+		}
+	}
+	return build(ctx, asked, k.view, k.users, image, k.node, k.set)
 }
 
 func (k *keptStep) look(ctx context.Context) (*launcher.Found, error) {
