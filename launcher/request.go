@@ -113,7 +113,7 @@ type Job struct {
 	Spool      string   `json:"spool,omitempty"`      // folder of the batch script
 	PMIx       string   `json:"pmix,omitempty"`       // $PMIX_SERVER_TMPDIR
 	PrologFile []string `json:"prologFile,omitempty"` // read-only: Slurm runs them inside
-	Visible    []string `json:"visible,omitempty"`    // read-only: what PBS has for its jobs
+	Visible    []string `json:"visible,omitempty"`    // read-only: what PBS has for its jobs, what srun --bcast has copied
 }
 
 // How an image's tree becomes the lower layer of the container.

@@ -1,7 +1,6 @@
 #include "cmdline.h"
 
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -46,6 +45,13 @@ int cmdline_count(const struct cmdline *c, const char *name) {
   for (const char *arg = c->data; arg != NULL && arg < c->data + c->len; arg = after(arg))
     count += match(arg, name) != NULL;
   return count;
+}
+
+bool cmdline_has(const struct cmdline *c, const char *word) {
+  for (const char *arg = c->data; arg != NULL && arg < c->data + c->len; arg = after(arg))
+    if (strcmp(arg, word) == 0)
+      return true;
+  return false;
 }
 
 const char *cmdline_value(const struct cmdline *c, const char *name) {

@@ -6,6 +6,8 @@
 #ifndef BERTH_CMDLINE_H
 #define BERTH_CMDLINE_H
 
+#include <stdbool.h>
+
 struct cmdline {
   char *data; /* arguments, each ended by a NUL */
   long len;
@@ -17,6 +19,9 @@ void cmdline_free(struct cmdline *c);
 
 /* cmdline_count counts the uses of --NAME and --NAME=… */
 int cmdline_count(const struct cmdline *c, const char *name);
+
+/* cmdline_has says whether one of the arguments is word. */
+bool cmdline_has(const struct cmdline *c, const char *word);
 
 /* cmdline_value returns the last value of --NAME=VALUE or --NAME VALUE, or NULL. */
 const char *cmdline_value(const struct cmdline *c, const char *name);

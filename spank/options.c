@@ -25,6 +25,9 @@ enum option_id {
   HOST_MPI,
   UNSHARE,
   NAME,
+  ENTRYPOINT,
+  NO_ENTRYPOINT,
+  ENTRYPOINT_LOG,
   OPTION_COUNT,
 };
 
@@ -86,6 +89,14 @@ static struct spank_option table[] = {
      "(it must not exist), exec (it must run), no_exec (do not join). JOB.STEP is the container of "
      "that step",
      1, NAME, callback},
+    {"container-entrypoint", NULL,
+     "refused: tasks run what srun names and nothing before it; put the image's entrypoint in "
+     "front of the command",
+     0, ENTRYPOINT, callback},
+    {"no-container-entrypoint", NULL, "do not run the image's entrypoint (always so)", 0,
+     NO_ENTRYPOINT, callback},
+    {"container-entrypoint-log", NULL, "without effect, as no entrypoint is run", 0, ENTRYPOINT_LOG,
+     callback},
     SPANK_OPTIONS_TABLE_END,
 };
 
@@ -134,6 +145,8 @@ static bool check(int val, const char *value, char *error) {
     return check_unshare(value, error);
   case NAME:
     return check_name(value, error);
+  case ENTRYPOINT:
+    return check_entrypoint(value, error);
   default:
     return true;
   }
@@ -141,12 +154,26 @@ static bool check(int val, const char *value, char *error) {
 
 static char **slot(struct request *r, int val) {
   char **slots[] = {
-      [IMAGE] = &r->image,     [MOUNTS] = &r->mounts,  [WORKDIR] = &r->workdir,
-      [HOME] = &r->home,       [NO_HOME] = &r->home,   [READONLY] = &r->root,
-      [WRITABLE] = &r->root,   [REMAP] = &r->remap,    [NO_REMAP] = &r->remap,
-      [SLURM] = &r->slurm,     [NO_SLURM] = &r->slurm, [PIN] = &r->pin,
-      [ENV] = &r->env,         [DEVICE] = &r->device,  [HOST_MPI] = &r->host_mpi,
-      [UNSHARE] = &r->unshare, [NAME] = &r->name,
+      [IMAGE] = &r->image,
+      [MOUNTS] = &r->mounts,
+      [WORKDIR] = &r->workdir,
+      [HOME] = &r->home,
+      [NO_HOME] = &r->home,
+      [READONLY] = &r->root,
+      [WRITABLE] = &r->root,
+      [REMAP] = &r->remap,
+      [NO_REMAP] = &r->remap,
+      [SLURM] = &r->slurm,
+      [NO_SLURM] = &r->slurm,
+      [PIN] = &r->pin,
+      [ENV] = &r->env,
+      [DEVICE] = &r->device,
+      [HOST_MPI] = &r->host_mpi,
+      [UNSHARE] = &r->unshare,
+      [NAME] = &r->name,
+      [ENTRYPOINT] = &r->entrypoint,
+      [NO_ENTRYPOINT] = &r->entrypoint,
+      [ENTRYPOINT_LOG] = &r->entrypoint_log,
   };
   return slots[val];
 }
@@ -154,9 +181,9 @@ static char **slot(struct request *r, int val) {
 /* What the option stands for: its argument, or the value a flag sets. */
 static const char *meaning(int val, const char *optarg) {
   static const char *const flags[] = {
-      [HOME] = "1",    [NO_HOME] = "0",  [READONLY] = "readonly", [WRITABLE] = "writable",
-      [REMAP] = "1",   [NO_REMAP] = "0", [SLURM] = "1",           [NO_SLURM] = "0",
-      [HOST_MPI] = "1"};
+      [HOME] = "1",     [NO_HOME] = "0",    [READONLY] = "readonly", [WRITABLE] = "writable",
+      [REMAP] = "1",    [NO_REMAP] = "0",   [SLURM] = "1",           [NO_SLURM] = "0",
+      [HOST_MPI] = "1", [ENTRYPOINT] = "1", [NO_ENTRYPOINT] = "0",   [ENTRYPOINT_LOG] = "1"};
   return table[val].has_arg ? optarg : flags[val];
 }
 
@@ -196,9 +223,10 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,  NO_HOME,  HOME,  WRITABLE,
-                                  READONLY, NO_REMAP, REMAP,    NO_SLURM, SLURM, PIN,
-                                  ENV,      DEVICE,   HOST_MPI, UNSHARE,  NAME};
+  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,       NO_HOME,    HOME,
+                                  WRITABLE, READONLY, NO_REMAP,      REMAP,      NO_SLURM,
+                                  SLURM,    PIN,      ENV,           DEVICE,     HOST_MPI,
+                                  UNSHARE,  NAME,     NO_ENTRYPOINT, ENTRYPOINT, ENTRYPOINT_LOG};
   return opposites[val];
 }
 
@@ -216,8 +244,25 @@ static bool may_replace(int val) {
   return uses == 1;
 }
 
+/*
+ * Slurm calls plugins' options for all components of a step, and keeps one value
+ * for all.
+ */
+static bool has_components(void) {
+  struct cmdline c;
+  cmdline_read(&c);
+  bool has = cmdline_has(&c, ":");
+  cmdline_free(&c);
+  return has;
+}
+
 static bool conflict(int val, char *error) {
-  if (opposite(val) == val)
+  if (has_components())
+    snprintf(error, CHECK_ERROR_SIZE,
+             "all components of a step have one image and the same --container options, but "
+             "--%s differs; start each by its own srun --het-group=N",
+             table[val].name);
+  else if (opposite(val) == val)
     snprintf(error, CHECK_ERROR_SIZE, "--%s is given twice with different values", table[val].name);
   else
     snprintf(error, CHECK_ERROR_SIZE, "--%s and --%s contradict each other; give one of them",
@@ -301,6 +346,13 @@ static bool take_flag(int val, const char *suffix, const char *yes, const char *
   return true;
 }
 
+static bool take_entrypoint(char *error) {
+  struct request *r = &layers[ENVIRONMENT];
+  return take_flag(ENTRYPOINT, "ENTRYPOINT", "1", "0", error) &&
+         take_flag(ENTRYPOINT_LOG, "ENTRYPOINT_LOG", "1", "0", error) &&
+         (r->entrypoint == NULL || check_entrypoint(r->entrypoint, error));
+}
+
 static bool take_environment(char *error) {
   struct request *r = &layers[ENVIRONMENT];
   free(r->home);
@@ -308,7 +360,10 @@ static bool take_environment(char *error) {
   free(r->remap);
   free(r->slurm);
   free(r->host_mpi);
+  free(r->entrypoint);
+  free(r->entrypoint_log);
   r->home = r->root = r->remap = r->slurm = r->host_mpi = NULL;
+  r->entrypoint = r->entrypoint_log = NULL;
   return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
@@ -316,7 +371,7 @@ static bool take_environment(char *error) {
          take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
-         take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) &&
+         take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) && take_entrypoint(error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
          take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
 }
@@ -352,6 +407,13 @@ bool options_merge(bool in_job, struct request *r, char error[512]) {
 
 const struct request *options_command_line(void) {
   return &layers[COMMAND_LINE];
+}
+
+bool options_given(void) {
+  for (int val = IMAGE; val < OPTION_COUNT; val++)
+    if (*slot(&layers[COMMAND_LINE], val) != NULL)
+      return true;
+  return false;
 }
 
 const struct request *options_transported(void) {

@@ -28,6 +28,9 @@ bool options_merge(bool in_job, struct request *r, char error[512]);
 /* What the command line alone said: on the submit host. */
 const struct request *options_command_line(void);
 
+/* Whether the command line has any of the options, whatever its value. */
+bool options_given(void);
+
 /* What Slurm transported: on the node. The last call of a callback wins. */
 const struct request *options_transported(void);
 

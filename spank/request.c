@@ -25,6 +25,7 @@ static const struct {
     {"UNSHARE", offsetof(struct request, unshare)},
     {"NAME", offsetof(struct request, name)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
+    {"BCAST", offsetof(struct request, bcast)},
 };
 
 enum { VARIABLE_COUNT = sizeof(variables) / sizeof(variables[0]), NAME_SIZE = 64 };

@@ -22,17 +22,20 @@ struct request {
   char *digest; /* of this image; "sha256:…" */
   char *mounts; /* SRC:DST[:FLAGS][,...] */
   char *workdir;
-  char *home;        /* "0" or "1" */
-  char *root;        /* "readonly" or "writable" */
-  char *remap;       /* "0" or "1": appear as root */
-  char *pin;         /* "yes", "no" or "require" */
-  char *slurm;       /* "0" or "1": Slurm's commands in the container */
-  char *env;         /* NAME[,NAME] */
-  char *host_mpi;    /* "1": the node's MPI in place of the image's */
-  char *device;      /* DEVICE[,DEVICE] */
-  char *unshare;     /* net, ipc, uts: NS[,NS] */
-  char *name;        /* of the container: NAME[:MODE] */
-  char *task_prolog; /* of srun --task-prolog; an absolute path */
+  char *home;           /* "0" or "1" */
+  char *root;           /* "readonly" or "writable" */
+  char *remap;          /* "0" or "1": appear as root */
+  char *pin;            /* "yes", "no" or "require" */
+  char *slurm;          /* "0" or "1": Slurm's commands in the container */
+  char *env;            /* NAME[,NAME] */
+  char *host_mpi;       /* "1": the node's MPI in place of the image's */
+  char *device;         /* DEVICE[,DEVICE] */
+  char *unshare;        /* net, ipc, uts: NS[,NS] */
+  char *name;           /* of the container: NAME[:MODE] */
+  char *entrypoint;     /* "0" or "1"; ends at submission, as does the next */
+  char *entrypoint_log; /* "0" or "1" */
+  char *task_prolog;    /* of srun --task-prolog; an absolute path */
+  char *bcast;          /* "1": the program is a copy on the node (srun --bcast) */
 };
 
 /* Whether a container is asked for: one that exists needs no image. */

@@ -71,10 +71,15 @@ static void pin(const struct config *config, bool in_job, struct request *r) {
   resolve(config, r);
 }
 
-/* Slurm hands --task-prolog to slurmstepd, but not to its plugins. */
-static void find_task_prolog(struct request *r) {
+/*
+ * Slurm hands --task-prolog to slurmstepd, but not to its plugins, and does not
+ * say that the command is what --bcast has copied.
+ */
+static void find_files(struct request *r) {
   struct cmdline c;
   cmdline_read(&c);
+  if (cmdline_count(&c, "bcast") > 0 || getenv("SLURM_BCAST") != NULL)
+    r->bcast = strdup("1");
   const char *path = cmdline_value(&c, "task-prolog");
   if (path == NULL)
     path = getenv("SLURM_TASK_PROLOG");
@@ -118,8 +123,7 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
     refuse(error);
   const struct request *given = options_command_line();
   if (!request_wants(&r)) {
-    if (given->mounts || given->workdir || given->home || given->root || given->remap ||
-        given->env || given->unshare)
+    if (options_given())
       slurm_spank_log("berth: no --container-image: the other --container options are ignored");
     memset(&r, 0, sizeof(r));
   } else {
@@ -128,7 +132,7 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
     if (r.image != NULL)
       pin(config, in_job, &r);
     if (is_srun)
-      find_task_prolog(&r);
+      find_files(&r);
   }
   repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_mounts", given->mounts);
   repair_transport(sp, "_SLURM_SPANK_OPTION_berth_container_env", given->env);

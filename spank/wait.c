@@ -18,6 +18,7 @@
 #include "failure.h"
 #include "join.h"
 #include "login.h"
+#include "pytorch.h"
 
 #define REMEDY_ADMIN "this is for the cluster's admin: slurmd's log on this node says more"
 #define REMEDY_RETRY "submit the job again; if it happens again, tell the cluster's admin"
@@ -156,6 +157,15 @@ static void add_command(spank_t sp, struct wire_writer *w) {
     wire_add(w, "command", argv[0]);
 }
 
+/* Slurm has put the copy's path in place of the command's. */
+static void add_bcast(spank_t sp, const struct request *r, struct wire_writer *w) {
+  int argc = 0;
+  char **argv = NULL;
+  if (r->bcast != NULL && spank_get_item(sp, S_JOB_ARGV, &argc, &argv) == ESPANK_SUCCESS &&
+      argc > 0)
+    wire_add(w, "bcast", argv[0]);
+}
+
 static void add_prologs(const struct request *r, struct wire_writer *w) {
   const char *prologs[2];
   find_prologs(r, prologs);
@@ -182,6 +192,7 @@ static void tell_needs(spank_t sp, const struct request *r) {
   add_variable(sp, &w, "home", "HOME");
   add_spool(sp, &w);
   add_prologs(r, &w);
+  add_bcast(sp, r, &w);
   add_command(sp, &w);
   devices_tell(sp, &w);
   if (w.failed)
@@ -326,6 +337,19 @@ static bool take_own(const struct answer *a, int next, struct join_namespaces *n
   return next == a->fd_count;
 }
 
+/* In steps of srun alone: a batch script is no rank. */
+static int set_ranks(spank_t sp, const struct join_result *result,
+                     const struct join_environment *env, struct join_error *err) {
+  uint32_t job = 0, step = 0;
+  spank_get_item(sp, S_JOB_ID, &job);
+  spank_get_item(sp, S_JOB_STEPID, &step);
+  if (step > SLURM_MAX_NORMAL_STEP_ID || pytorch_set(result, env, job, step) == 0)
+    return 0;
+  snprintf(err->text, sizeof(err->text), "cannot set the variables that PyTorch reads");
+  err->remedy = NULL;
+  return -1;
+}
+
 static int enter(spank_t sp, const struct request *r, const struct answer *a,
                  struct join_error *err) {
   static struct join_result result;
@@ -350,7 +374,9 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
   if (join_read_result(a->fds[expected - 1], &result, err) < 0 ||
       join_enter(&ns, get(a, "cwd")[0] != '\0' ? get(a, "cwd") : result.cwd, err) < 0)
     return -1;
-  return join_set_environment(&result, &env, err);
+  if (join_set_environment(&result, &env, err) < 0)
+    return -1;
+  return set_ranks(sp, &result, &env, err);
 }
 
 /* What a user should know of a container that they are in; once per node. */

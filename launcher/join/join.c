@@ -148,7 +148,7 @@ static bool list_has(const char *list, const char *name, size_t name_len) {
   return false;
 }
 
-static bool kept_by_user(const struct join_environment *env, const char *name) {
+bool join_keeps(const struct join_environment *env, const char *name) {
   size_t len = strlen(name);
   for (size_t i = 0; i < env->keep_count; i++)
     if (list_has(env->keep[i], name, len))
@@ -176,7 +176,7 @@ static bool names(const struct join_result *result, const char *key, const char 
 
 static bool kept(const struct join_environment *env, const struct join_result *result,
                  const char *name) {
-  return kept_by_user(env, name) || names(result, "keep", name);
+  return join_keeps(env, name) || names(result, "keep", name);
 }
 
 /* Copies the name of "NAME=VALUE"; false if there is none, or none that fits. */
@@ -212,7 +212,7 @@ static int set_one(const struct join_environment *env, const struct join_result 
     return 0;
   if (!name_of(rec->value, name))
     return fail(err, "the image sets a variable without a usable name");
-  bool keep = image ? kept(env, result, name) : kept_by_user(env, name);
+  bool keep = image ? kept(env, result, name) : join_keeps(env, name);
   if (keep && env->has(env->context, name))
     return 0;
   if (env->set(env->context, name, rec->value + strlen(name) + 1) < 0)

@@ -112,4 +112,7 @@ int join_become(const struct join_namespaces *ns, const char *cwd, struct join_e
 int join_set_environment(const struct join_result *result, const struct join_environment *env,
                          struct join_error *err);
 
+/* join_keeps says whether the user wants the host's value of a variable. */
+bool join_keeps(const struct join_environment *env, const char *name);
+
 #endif

@@ -90,7 +90,7 @@ func (t *tasks) readView(reply, mounts *os.File) {
 	}
 	t.view <- &view{mounts: mounts, job: launcher.Job{
 		Dir: m.Get("cwd"), TmpDir: m.Get("tmpdir"), Spool: m.Get("spool"),
-		PMIx: m.Get("pmix"), PrologFile: m.All("prolog_file"),
+		PMIx: m.Get("pmix"), PrologFile: m.All("prolog_file"), Visible: m.All("bcast"),
 	}, variables: m.All("variable"), command: m.Get("command")}
 }
 

@@ -49,11 +49,7 @@ func needSlurmHeaders(t *testing.T) {
 // the plugin's options live as long as the process.
 func TestUnits(t *testing.T) {
 	needSlurmHeaders(t)
-	args := []string{"-fsanitize=address,undefined", "testdata/unit.c", joinDir + "/join.c", joinDir + "/filter.c", joinDir + "/wire.c"}
-	for _, part := range []string{"options", "cmdline", "check", "request", "failure", "child", "login", "config"} {
-		args = append(args, filepath.Join(pluginDir, part+".c"))
-	}
-	unit := compile(t, "unit", args...)
+	unit := compileUnit(t)
 	list, err := exec.CommandContext(t.Context(), unit, "list").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -70,6 +66,15 @@ func TestUnits(t *testing.T) {
 			}
 		})
 	}
+}
+
+func compileUnit(t *testing.T) string {
+	t.Helper()
+	args := []string{"-fsanitize=address,undefined", "testdata/unit.c", joinDir + "/join.c", joinDir + "/filter.c", joinDir + "/wire.c"}
+	for _, part := range []string{"options", "cmdline", "check", "request", "failure", "child", "login", "config", "pytorch"} {
+		args = append(args, filepath.Join(pluginDir, part+".c"))
+	}
+	return compile(t, "unit", args...)
 }
 
 // TestExports: Slurm sees its hooks, and no other symbol can meet another

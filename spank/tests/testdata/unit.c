@@ -22,6 +22,7 @@
 #include "join.h"
 #include "login.h"
 #include "options.h"
+#include "pytorch.h"
 #include "request.h"
 #include "wire.h"
 
@@ -657,6 +658,25 @@ static void test_login_ends_with_task(void) {
   EXPECT(read(pipes[0], &c, 1) == 0); /* nobody has the other end any more */
 }
 
+static void expect_first_host(const char *list, const char *want) {
+  char host[8];
+  bool found = pytorch_first_host(list, host, sizeof(host));
+  EXPECT_TEXT(found ? host : NULL, want);
+}
+
+static void test_pytorch(void) {
+  expect_first_host("n1", "n1");
+  expect_first_host("n1,m2", "n1");
+  expect_first_host("n[03-12,20],m", "n03");
+  expect_first_host("n[7]", "n7");
+  expect_first_host("r[1-2]c[4,5]x", "r1c4x");
+  expect_first_host("n[1-2", NULL);
+  expect_first_host("", NULL);
+  expect_first_host("a-long-name", NULL);
+  EXPECT(pytorch_port(1, 0) != pytorch_port(1, 1) && pytorch_port(1, 0) != pytorch_port(2, 0));
+  EXPECT(pytorch_port(4294967295U, 4294967295U) >= 20000 && pytorch_port(9999, 0) < 30000);
+}
+
 static const struct {
   const char *name;
   void (*run)(void);
@@ -680,6 +700,7 @@ static const struct {
     {"options-environment", test_options_environment},
     {"options-bad-environment", test_options_bad_environment},
     {"options-on-node", test_options_on_node},
+    {"pytorch", test_pytorch},
     {"child-cannot-start", test_child_cannot_start},
     {"child-descriptors", test_child_descriptors},
     {"child-end", test_child_end},
@@ -690,9 +711,41 @@ static const struct {
     {"login-ends-with-task", test_login_ends_with_task},
 };
 
+/*
+ * `unit type ARG…` does with options what srun does, and prints what they ask
+ * for, as `key=value` lines, or what is wrong with them.
+ */
+static int type(char **args) {
+  struct request r;
+  struct wire_writer w;
+  static char buf[WIRE_MAX];
+  char error[512] = "";
+  for (; *args != NULL && strncmp(*args, "--", 2) == 0; args++) {
+    char *value = strchr(*args, '=');
+    if (value != NULL)
+      *value = '\0';
+    bool good = use(*args + 2, value == NULL ? "" : value + 1, 0) == 0;
+    if (value != NULL)
+      *value = '='; /* as /proc/self/cmdline has to show it */
+    if (!good)
+      return puts(last_error), 1;
+  }
+  if (!options_merge(false, &r, error))
+    return puts(error), 1;
+  if (!request_wants(&r) && options_given())
+    puts("ignored");
+  wire_start(&w, buf, sizeof(buf));
+  request_encode(&r, &w);
+  for (size_t i = 0; i < w.len; i += strlen(buf + i) + 1)
+    puts(buf + i);
+  return failures;
+}
+
 int main(int argc, char **argv) {
   size_t count = sizeof(tests) / sizeof(tests[0]);
   options_register(NULL);
+  if (argc > 1 && strcmp(argv[1], "type") == 0)
+    return type(argv + 2);
   for (size_t i = 0; i < count && argc > 1; i++) {
     if (strcmp(argv[1], "list") == 0)
       puts(tests[i].name);
