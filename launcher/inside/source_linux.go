@@ -197,8 +197,8 @@ func openPath(path string) (*os.File, error) {
 }
 
 // attach copies the opened mount, with what is mounted below unless the bind
-// is a single one, to a place that nobody else can change, for libcontainer to
-// take it from there.
+// is a single one, to a place that nobody else can change, from which it
+// is mounted.
 func attach(b *bind, f *os.File, place string) error {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH)
 	if !b.single {
