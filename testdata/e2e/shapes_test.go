@@ -236,12 +236,12 @@ var lasting = map[string]func(*testing.T, *site){
 			t.Errorf("state %s", state)
 		}
 	},
-	"two users": func(t *testing.T, s *site) {
+	"two users, one image, one name": func(t *testing.T, s *site) {
 		var wg sync.WaitGroup
 		for _, user := range []string{"alice", "bob"} {
 			wg.Go(func() {
-				r := s.as(t, user, "timeout 60 srun -w n2 --container-image="+tiny+" sh /shared/meet srun")
-				if r.Code != 0 || r.Stdout != user+"\ntiny\n" {
+				r := s.as(t, user, "timeout 60 srun -w n2 --container-name=same --container-image="+tiny+" sh -c 'id -un >/etc/mine; sh /shared/meet srun; cat /etc/mine'")
+				if r.Code != 0 || r.Stdout != user+"\ntiny\n"+user+"\n" {
 					t.Errorf("%s: %v", user, r)
 				}
 			})
