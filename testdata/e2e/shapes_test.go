@@ -152,7 +152,7 @@ func scriptsOfOthers() []shape {
 			want: `^host\ntiny\nlinks\n$`,
 		},
 		{
-			name: "PyTorch", script: "srun -N2 --ntasks-per-node=2 --container-image=" + torch + "sh -c 'echo $RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR' | sort",
+			name: "PyTorch", script: "srun -w n1,n2 --ntasks-per-node=2 --container-image=" + torch + "sh -c 'echo $RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR' | sort",
 			want: `^0 0 4 n1\n1 1 4 n1\n2 0 4 n1\n3 1 4 n1\n$`,
 		},
 		{name: "PyTorch's port", script: "srun -N2 --ntasks-per-node=2 --container-image=" + torch + "sh -c 'echo $MASTER_PORT' | uniq -c", want: `^ +4 2\d{4}\n$`},
