@@ -126,7 +126,7 @@ func nothingRuns(t *testing.T) {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(90 * time.Second) // containers that stand ready do so for a minute
 	for left := processes(t); len(left) > 0; left = processes(t) {
 		select {
 		case <-tick.C:

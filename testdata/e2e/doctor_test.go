@@ -111,7 +111,7 @@ func TestDoctor(t *testing.T) {
 		// In a user namespace: its limit on further ones is its own.
 		r := s.With(t).Run(t.Context(), "n1", "alice", "unshare", "--map-current-user", "--keep-caps",
 			"sh", "-c", "echo 0 >/proc/sys/user/max_user_namespaces; exec berth doctor")
-		want := regexp.MustCompile(`(?m)^fail  user namespaces: .*; to do: sysctl user.max_user_namespaces=15000`)
+		want := regexp.MustCompile(`(?m)^fail  user namespaces: .*; to do: .*sysctl -w user.max_user_namespaces=15000`)
 		if r.Code != 75 || !want.MatchString(r.Stdout) {
 			t.Error(r)
 		}
