@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-hpc/berth/testdata/cluster"
 	"github.com/berth-hpc/berth/testdata/images"
+	"golang.org/x/sys/unix"
 )
 
 const registry = "10.97.0.1:5000"
@@ -51,8 +52,21 @@ func withImages(names ...string) option {
 
 func withJobContainer(s *setup) { s.options.JobContainer = true }
 
+// buildOnce builds what the tests install. Processes that run parts of them at
+// the same time take turns.
 var buildOnce = sync.OnceValue(func() error {
 	top := root()
+	if err := os.MkdirAll(filepath.Join(top, "build"), 0o755); err != nil {
+		return err
+	}
+	lock, err := os.Create(filepath.Join(top, "build", "lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
 	for _, args := range [][]string{
 		{"make", "-s", "-C", top, "build"},
 		{"go", "build", "-C", top, "-o", top + "/build/bin/test-registry", "./testdata/registry"},
