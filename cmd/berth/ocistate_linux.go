@@ -16,6 +16,7 @@ import (
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/launcher"
 )
 
 // An ociState is state.json in the folder of a container that an OCI client
@@ -161,13 +162,11 @@ func sameContainer(pid int) []int {
 	if err != nil {
 		return nil
 	}
-	links, _ := filepath.Glob("/proc/[0-9]*/ns/mnt")
+	all, _ := launcher.Processes() // whatever it fails with, what it found counts
 	var pids []int
-	for _, link := range links {
-		if other, err := os.Readlink(link); err == nil && other == ns {
-			if n, err := strconv.Atoi(strings.Split(link, "/")[2]); err == nil && n != pid {
-				pids = append(pids, n)
-			}
+	for _, other := range all {
+		if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", other)); err == nil && link == ns && other != pid {
+			pids = append(pids, other)
 		}
 	}
 	return pids

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/berth-hpc/berth/testdata/cluster"
 	"github.com/berth-hpc/berth/testdata/images"
-	"golang.org/x/sys/unix"
 )
 
 const registry = "10.97.0.1:5000"
@@ -52,32 +50,7 @@ func withImages(names ...string) option {
 
 func withJobContainer(s *setup) { s.options.JobContainer = true }
 
-// buildOnce builds what the tests install. Processes that run parts of them at
-// the same time take turns.
-var buildOnce = sync.OnceValue(func() error {
-	top := root()
-	if err := os.MkdirAll(filepath.Join(top, "build"), 0o755); err != nil {
-		return err
-	}
-	lock, err := os.Create(filepath.Join(top, "build", "lock"))
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return err
-	}
-	for _, args := range [][]string{
-		{"make", "-s", "-C", top, "build"},
-		{"go", "build", "-C", top, "-o", top + "/build/bin/test-registry", "./testdata/registry"},
-		{"go", "build", "-C", top, "-o", top + "/build/bin/test-images", "./testdata/images/tool"},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	return nil
-})
+var buildOnce = sync.OnceValue(func() error { return cluster.Build(root()) })
 
 func root() string {
 	dir, err := filepath.Abs("../..")

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,18 +25,7 @@ type site struct {
 	t *testing.T
 }
 
-var buildOnce = sync.OnceValue(func() error {
-	for _, args := range [][]string{
-		{"make", "-s", "-C", root(), "build"},
-		{"go", "build", "-C", root(), "-o", root() + "/build/bin/test-registry", "./testdata/registry"},
-		{"go", "build", "-C", root(), "-o", root() + "/build/bin/test-images", "./testdata/images/tool"},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	return nil
-})
+var buildOnce = sync.OnceValue(func() error { return cluster.Build(root()) })
 
 func root() string {
 	dir, err := filepath.Abs("../..")
