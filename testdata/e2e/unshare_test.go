@@ -22,8 +22,10 @@ func TestUnshare(t *testing.T) {
 			{name: "loopback", script: srun + "--container-unshare=net --container-unshare=uts sh -c 'ip -o link | grep -c LOOPBACK,UP; ip -o link | wc -l'", want: `^1\n1\n$`},
 			{name: "shared memory", script: srun + "--container-unshare=ipc sh -c 'ls -A /dev/shm; touch /dev/shm/x && echo own'", want: `^own\n$`},
 			{name: "host name", script: srun + "--container-remap-root --container-unshare=uts sh -c 'hostname mine && hostname'; srun hostname", want: `^mine\nn\d\n$`},
-			{name: "batch, and who joins", script: `id=$(sbatch --parsable -o /dev/null --container-unshare=net --container-image=` + tiny + ` --wrap 'sleep 100'); for i in $(seq 100); do berth exec --unshare net $id ip -o link 2>/dev/null && break; sleep 0.1; done | wc -l; berth exec --unshare ipc $id true; scancel $id`,
-				want: `^1\n$`, says: `not in a separate IPC namespace`},
+			{
+				name: "batch, and who joins", script: `id=$(sbatch --parsable -o /dev/null --container-unshare=net --container-image=` + tiny + ` --wrap 'sleep 100'); for i in $(seq 100); do berth exec --unshare net $id ip -o link 2>/dev/null && break; sleep 0.1; done | wc -l; berth exec --unshare ipc $id true; scancel $id`,
+				want: `^1\n$`, says: `not in a separate IPC namespace`,
+			},
 			{name: "environment", script: "PYXIS_CONTAINER_UNSHARE=net " + srun + "sh -c 'ip -o link | wc -l'", want: `^1\n$`},
 			{name: "pid", script: srun + "--container-unshare=pid true", code: 255, says: `pid namespace of its own; in the job, berth run`},
 			{name: "unknown", script: srun + "--container-unshare=net,mnt true", code: 255, says: `"mnt" is none of net, ipc and uts`},
