@@ -375,3 +375,32 @@ func TestDownWithItsOwner(t *testing.T) {
 		t.Errorf("%s is left", dir)
 	}
 }
+
+// TestPower: a node that loses its power loses all but its disk, and takes jobs
+// again once it is on.
+func TestPower(t *testing.T) {
+	c := Up(t, Options{Nodes: 2})
+	c.MustRun(t.Context(), "n1", "root", "sh", "-c", "mount -t tmpfs none /mnt && touch /run/mark /mnt/mark /var/mark && sleep 1000 >/dev/null 2>&1 &")
+	c.MustRun(t.Context(), "n1", "root", "sh", "-c", "printf '#!/bin/sh\ntouch /run/booted\n' >/var/rc.local && chmod 755 /var/rc.local")
+	answers := func() bool {
+		return c.Run(t.Context(), "ctl", "root", "timeout", "1", "bash", "-c", "</dev/tcp/n1/6818").Code == 0
+	}
+	if !answers() {
+		t.Error("slurmd of n1 does not answer")
+	}
+	c.PowerOff("n1")
+	if left := c.Processes("n1"); len(left) > 0 {
+		t.Errorf("still there: %v", left)
+	}
+	if answers() {
+		t.Error("it answers")
+	}
+	c.PowerOn("n1")
+	if got := c.MustRun(t.Context(), "n1", "root", "sh", "-c", "ls /run/mark /mnt/mark /var/mark /run/booted 2>/dev/null; true"); got != "/run/booted\n/var/mark\n" {
+		t.Errorf("after the boot there are %q", got)
+	}
+	if got := c.MustRun(t.Context(), "ctl", "alice", "srun", "-N2", "hostname"); sortLines(got) != "n1\nn2" {
+		t.Errorf("a job prints %q", got)
+	}
+	c.WaitIdle()
+}

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/berth-hpc/berth/testdata/deploy"
 )
 
 // TestAnnotations looks for the pinned image in the AdminComment that
@@ -13,7 +15,7 @@ import (
 // nothing, or for what would spoil the comment.
 func TestAnnotations(t *testing.T) {
 	s := newSite(t)
-	script, err := os.ReadFile(filepath.Join(root(), "spank", "job_submit.lua"))
+	script, err := os.ReadFile(filepath.Join(deploy.Root(), "spank", "job_submit.lua"))
 	if err != nil {
 		t.Fatal(err)
 	}

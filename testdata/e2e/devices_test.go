@@ -86,15 +86,15 @@ func (s *site) specsChange(t *testing.T) {
 }
 
 func withGres(lines ...string) option {
-	return func(s *setup) { s.options.Gres = append(s.options.Gres, lines...) }
+	return func(s *setup) { s.Cluster.Gres = append(s.Cluster.Gres, lines...) }
 }
 
 func withFiles(files ...string) option {
-	return func(s *setup) { s.options.Files = append(s.options.Files, files...) }
+	return func(s *setup) { s.Cluster.Files = append(s.Cluster.Files, files...) }
 }
 
 func withDevices(lines string) option {
-	return func(s *setup) { s.config += "[devices]\n" + lines + "\n" }
+	return func(s *setup) { s.Config += "[devices]\n" + lines + "\n" }
 }
 
 // check compares a result: want and says are regular expressions.

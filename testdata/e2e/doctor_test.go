@@ -11,12 +11,13 @@ import (
 	"testing"
 
 	"github.com/berth-hpc/berth/testdata/cluster"
+	"github.com/berth-hpc/berth/testdata/deploy"
 )
 
 // pluginOf is the plugin as built for another release of Slurm.
 func pluginOf(t *testing.T, major, minor uint32) string {
 	t.Helper()
-	path := filepath.Join(root(), "build", "lib", "berth", "spank_berth.so")
+	path := filepath.Join(deploy.Root(), "build", "lib", "berth", "spank_berth.so")
 	f, err := elf.Open(path)
 	if err != nil {
 		t.Fatal(err)

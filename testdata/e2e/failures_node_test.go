@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-hpc/berth/testdata/deploy"
 )
 
 // A breakage is something wrong with n1 that its admin has to mend. The image
@@ -339,7 +341,7 @@ func (s *site) buildForeignPlugin(t *testing.T) {
 		sed -i 's/^#define SLURM_VERSION_NUMBER .*/#define SLURM_VERSION_NUMBER 0x630101/' include/slurm/slurm_version.h
 		make -s -C "$1/spank" SLURM_INCLUDE="$PWD/include" BUILD="$PWD/build"
 		cp build/lib/berth/spank_berth.so "$2/shared/foreign.so"`
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", root(), s.Dir)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", deploy.Root(), s.Dir)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -8,30 +8,12 @@ import (
 	"time"
 
 	"github.com/berth-hpc/berth/testdata/cluster"
+	"github.com/berth-hpc/berth/testdata/deploy"
 )
 
 // What a failure must leave: an exit code that is not 0, one line with the
 // cause and one with the remedy (once per node, not per task), a node that
 // takes jobs, and nothing of the job.
-
-// leftovers prints what is left of jobs on a node: it prints nothing where all
-// is clean. It runs as root on the node.
-const leftovers = `
-	sub left { my ($what, $dir) = @_; opendir(my $d, $dir) or return; print "$what: $_\n" for grep { !/^\./ || /^\.[^.]/ } readdir $d }
-	left("job folder", "/run/berth/jobs");
-	left("moved away", $_) for glob "/run/berth/ended.*";
-	left("work folder", "/var/lib/berth/tmp");
-	left("half an image", "/var/lib/berth/images/.new");
-	for my $dir (glob "/proc/[0-9]*") {
-		open(my $f, "<", "$dir/cmdline") or next;
-		my $line = join " ", split /\0/, <$f> // "";
-		print "process: $line\n" if $line =~ m{(^|/)berth(-create|-join)?( |$)};
-	}
-	if (open(my $ns, "<", "/run/berth/private/mounts.ns")) {
-		syscall(308, fileno($ns), 0) == 0 or print "mounts.ns: $!\n"; # setns
-		left("image mount", "/images");
-		left("pins", "/pins");
-	}`
 
 var nodes = []string{"n1", "n2", "n3"}
 
@@ -40,7 +22,7 @@ func (s *site) clean(t *testing.T) {
 	t.Helper()
 	s.idle(t)
 	for _, node := range nodes {
-		if out := s.With(t).MustRun(t.Context(), node, "root", "perl", "-e", leftovers); out != "" {
+		if out := deploy.Leftovers(t, s.With(t), node); out != "" {
 			t.Errorf("left on %s:\n%s", node, out)
 		}
 	}

@@ -194,7 +194,7 @@ func TestJobContainer(t *testing.T) {
 func TestTaskProlog(t *testing.T) {
 	prolog := writeFile(t, "taskprolog", "#!/bin/sh\necho export FROM_PROLOG=yes\n")
 	s := newSite(t, withConf("TaskProlog=/etc/slurm-taskprolog"), func(set *setup) {
-		set.options.Files = append(set.options.Files, prolog+":/etc/slurm-taskprolog")
+		set.Cluster.Files = append(set.Cluster.Files, prolog+":/etc/slurm-taskprolog")
 	})
 	for _, node := range []string{"n1", "n2", "n3"} {
 		s.MustRun(t.Context(), node, "root", "chmod", "755", "/etc/slurm-taskprolog")

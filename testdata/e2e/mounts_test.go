@@ -79,7 +79,7 @@ func TestMounts(t *testing.T) {
 
 // withMore adds a file of settings to the site's.
 func withMore(toml string) option {
-	return func(s *setup) { s.more = append(s.more, toml) }
+	return func(s *setup) { s.More = append(s.More, toml) }
 }
 
 // bothRuns runs a script on n1 in a step's container, and in one of berth

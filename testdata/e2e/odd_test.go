@@ -97,7 +97,7 @@ func TestImageVariablesStayInside(t *testing.T) {
 func TestTaskPrologWithoutItsShell(t *testing.T) {
 	prolog := writeFile(t, "taskprolog", "#!/bin/sh\necho export FROM_PROLOG=yes\n")
 	s := newSite(t, withConf("TaskProlog=/etc/slurm-taskprolog"), withMore(fmt.Sprintf("[registry.%q]\ninsecure = true\n", trickle)), func(set *setup) {
-		set.options.Files = append(set.options.Files, prolog+":/etc/slurm-taskprolog")
+		set.Cluster.Files = append(set.Cluster.Files, prolog+":/etc/slurm-taskprolog")
 	})
 	s.MustRun(t.Context(), "n1", "root", "chmod", "755", "/etc/slurm-taskprolog")
 	r := s.startTrickling(t)

@@ -68,7 +68,7 @@ func TestAccountsOfJobs(t *testing.T) {
 func TestSignedImages(t *testing.T) {
 	key := newSigningKey(t)
 	s := newSite(t, withConfig(signedPolicy), func(set *setup) {
-		set.options.Files = append(set.options.Files, key.file+":/etc/berth/keys/ours.pub")
+		set.Cluster.Files = append(set.Cluster.Files, key.file+":/etc/berth/keys/ours.pub")
 	})
 	digest := strings.TrimSpace(s.as(t, "alice", "berth resolve "+tiny).Stdout)
 	for _, tc := range []struct{ name, script string }{

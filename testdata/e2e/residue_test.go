@@ -166,7 +166,7 @@ func (s *site) linger(t *testing.T) {
 	for i := range 3 {
 		until(t, time.Minute, "an image is mounted on n1", func() bool {
 			r := residue{}
-			addLoops(t, r, filepath.Join("/proc", s.machinePID(t, "n1"), "root/var/lib/berth"))
+			addLoops(t, r, filepath.Join("/proc", s.With(t).PID("n1"), "root/var/lib/berth"))
 			return len(r) > 0
 		})
 		s.Spawn(fmt.Sprint(lingering, i), cluster.Command{Machine: "n1", User: "carol", Args: []string{"unshare", "-Urm", "/var/tmp/" + lingering, "600"}})
@@ -177,12 +177,12 @@ func (s *site) linger(t *testing.T) {
 func (s *site) lingers(t *testing.T) {
 	t.Helper()
 	n := 0
-	for _, p := range s.processes(t, "n1") {
-		if p.name != lingering {
+	for _, p := range s.With(t).Processes("n1") {
+		if p.Name != lingering {
 			continue
 		}
 		n++
-		mounts, err := os.ReadFile(p.dir + "/mountinfo")
+		mounts, err := os.ReadFile(p.Dir + "/mountinfo")
 		if err != nil || strings.Contains(string(mounts), "squashfs") {
 			t.Errorf("a user's namespace: %v\n%s", err, mounts)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/berth-hpc/berth/testdata/cluster"
+	"github.com/berth-hpc/berth/testdata/deploy"
 	"github.com/berth-hpc/berth/testdata/images"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
@@ -293,7 +294,7 @@ func TestShapes(t *testing.T) {
 			t.Run(sh.name, func(t *testing.T) { sh.run(t, s) })
 		}
 		s.idle(t)
-	}, withImages("links"), withMore(fmt.Sprintf("[registry.%q]\ninsecure = true\n", trickle)), withJobContainer, withFiles(prolog+":/etc/slurm-taskprolog"), func(set *setup) { set.options.CPUs = 32 },
+	}, withImages("links"), withMore(fmt.Sprintf("[registry.%q]\ninsecure = true\n", trickle)), withJobContainer, withFiles(prolog+":/etc/slurm-taskprolog"), func(set *setup) { set.Cluster.CPUs = 32 },
 		withConf("PrologFlags=Alloc", "TaskProlog=/etc/slurm-taskprolog", "KillWait=5", "AuthInfo=cred_expire=15"))
 }
 
@@ -323,7 +324,7 @@ func TestPlugins(t *testing.T) {
 
 // explains looks for each of the plugin's options in the help of Slurm's commands.
 func (s *site) explains(t *testing.T) {
-	source, err := os.ReadFile(root() + "/spank/options.c")
+	source, err := os.ReadFile(deploy.Root() + "/spank/options.c")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-hpc/berth/testdata/cluster"
 )
 
 // A machine's residue is what of it could still be there when all jobs are
@@ -36,28 +38,17 @@ func (r residue) since(before residue) []string {
 	return more
 }
 
-// machinePID is process number 1 of a machine, as the host numbers it.
-func (s *site) machinePID(t *testing.T, machine string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.Dir, "machines", machine, "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Fields(string(text))[0]
-}
-
 // residueOf looks at all that a machine's kernel and disks hold.
 func (s *site) residueOf(t *testing.T, machine string) residue {
 	t.Helper()
 	r := residue{}
-	pid := s.machinePID(t, machine)
-	for _, p := range s.processes(t, machine) {
-		p.describe(r)
+	for _, p := range s.With(t).Processes(machine) {
+		describe(p, r)
 	}
 	if machine == "ctl" {
 		return r // where jobs are submitted
 	}
-	rootDir := filepath.Join("/proc", pid, "root")
+	rootDir := filepath.Join("/proc", s.With(t).PID(machine), "root")
 	for _, dir := range []string{"run/berth", "var/lib/berth/tmp", "var/lib/berth/locks", "var/lib/berth/images", "tmp", "dev/shm", "run/lock"} {
 		addFiles(t, r, rootDir, dir)
 	}
@@ -66,74 +57,30 @@ func (s *site) residueOf(t *testing.T, machine string) residue {
 	return r
 }
 
-// A process of a machine, by its folder in the host's /proc.
-type process struct{ dir, name string }
-
-// processes finds those in a machine's pid namespace, or in one within it.
-func (s *site) processes(t *testing.T, machine string) []process {
-	t.Helper()
-	own, err := os.Stat("/proc/" + s.machinePID(t, machine) + "/ns/pid")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []process
-	for _, dir := range dirs {
-		name, err := os.ReadFile(dir + "/comm")
-		if err == nil && within(dir+"/ns/pid", own) {
-			found = append(found, process{dir, strings.TrimSpace(string(name))})
-		}
-	}
-	return found
-}
-
-// within says whether a pid namespace is own or below it.
-func within(path string, own fs.FileInfo) bool {
-	ns, err := os.Open(path)
-	for err == nil {
-		var info fs.FileInfo
-		if info, err = ns.Stat(); err == nil && os.SameFile(info, own) {
-			ns.Close()
-			return true
-		}
-		// EPERM above our own namespace.
-		parent, ioctlErr := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_PARENT)
-		ns.Close()
-		if ioctlErr != nil {
-			return false
-		}
-		ns = os.NewFile(uintptr(parent), path)
-	}
-	return false
-}
-
 var number = regexp.MustCompile(`[0-9]+`)
 
-// describe adds the process, the mounts that it sees, and the namespaces that
+// describe adds a process, the mounts that it sees, and the namespaces that
 // it is in or has open. Numbers that differ each time are left out.
-func (p process) describe(r residue) {
-	if p.name == lingering {
+func describe(p cluster.Process, r residue) {
+	if p.Name == lingering {
 		return
 	}
-	r.add("process %s", p.name)
+	r.add("process %s", p.Name)
 	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts"} {
-		if link, err := os.Readlink(p.dir + "/ns/" + ns); err == nil {
-			r[fmt.Sprintf("namespace %s in %s", link, p.name)] = 1
+		if link, err := os.Readlink(p.Dir + "/ns/" + ns); err == nil {
+			r[fmt.Sprintf("namespace %s in %s", link, p.Name)] = 1
 		}
 	}
-	fds, _ := os.ReadDir(p.dir + "/fd") // it may have ended
+	fds, _ := os.ReadDir(p.Dir + "/fd") // it may have ended
 	for _, fd := range fds {
-		link, err := os.Readlink(filepath.Join(p.dir, "fd", fd.Name()))
+		link, err := os.Readlink(filepath.Join(p.Dir, "fd", fd.Name()))
 		if err == nil && strings.Contains(link, ":[") && !strings.HasPrefix(link, "socket:") && !strings.HasPrefix(link, "pipe:") {
-			r.add("namespace open in %s: %s", p.name, number.ReplaceAllString(link, "N"))
+			r.add("namespace open in %s: %s", p.Name, number.ReplaceAllString(link, "N"))
 		}
 	}
-	text, _ := os.ReadFile(p.dir + "/mountinfo")
+	text, _ := os.ReadFile(p.Dir + "/mountinfo")
 	for line := range strings.Lines(string(text)) {
-		r.add("mount in %s: %s", p.name, mountOf(line))
+		r.add("mount in %s: %s", p.Name, mountOf(line))
 	}
 }
 
@@ -252,15 +199,15 @@ func (s *site) usage(t *testing.T) map[string]usage {
 	t.Helper()
 	all := map[string]usage{}
 	for _, machine := range []string{"ctl", "n1", "n2", "n3"} {
-		for _, p := range s.processes(t, machine) {
-			if p.name != "slurmd" && p.name != "slurmctld" {
+		for _, p := range s.With(t).Processes(machine) {
+			if p.Name != "slurmd" && p.Name != "slurmctld" {
 				continue
 			}
-			fds, err := os.ReadDir(p.dir + "/fd")
+			fds, err := os.ReadDir(p.Dir + "/fd")
 			if err != nil {
 				t.Fatal(err)
 			}
-			status, err := os.ReadFile(p.dir + "/status")
+			status, err := os.ReadFile(p.Dir + "/status")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -269,7 +216,7 @@ func (s *site) usage(t *testing.T) map[string]usage {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all[machine+" "+p.name] = usage{len(fds), rss}
+			all[machine+" "+p.Name] = usage{len(fds), rss}
 		}
 	}
 	return all

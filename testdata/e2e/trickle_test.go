@@ -3,12 +3,8 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
 	"path"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +16,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
 )
 
 // trickle is the address of a registry whose images take as long to pull as
@@ -58,42 +53,10 @@ func (s *site) startTrickling(t *testing.T) *trickling {
 		})
 	}})
 	srv := &http.Server{Handler: r.reg, ReadHeaderTimeout: 10 * time.Second}
-	listener := s.listen(t, "ctl", trickle)
+	listener := s.With(t).Listen("ctl", trickle)
 	go func() { _ = srv.Serve(listener) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return r
-}
-
-// listen opens a socket in the network of one of the cluster's machines.
-func (s *site) listen(t *testing.T, machine, address string) net.Listener {
-	t.Helper()
-	pid, err := os.ReadFile(filepath.Join(s.Dir, "machines", machine, "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	network := func(process string) int {
-		fd, err := unix.Open("/proc/"+process+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fd
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	own, theirs := network("thread-self"), network(strings.Fields(string(pid))[0])
-	defer unix.Close(own)
-	defer unix.Close(theirs)
-	if err := unix.Setns(theirs, unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", address)
-	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
-		t.Fatal(back)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 func (r *trickling) blob(digest string) *trickled {

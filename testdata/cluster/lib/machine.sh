@@ -111,24 +111,76 @@ booted() {
   [[ $name == tini ]]
 }
 
+# plug_in NODE… are commands for ip(8) in ctl's network that join nodes to the
+# bridge by a cable each.
+plug_in() {
+  local node
+  for node; do
+    printf 'link add %s type veth peer name eth0 netns %s\n' "$node" "$(machine_pid "$node")"
+    printf 'link set %s master br0 up\n' "$node"
+  done
+}
+
+# give_address NODE… gives each node's end of its cable an address.
+give_address() {
+  local node
+  for node; do
+    printf 'link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\n' "$(address "$node")" |
+      nsenter -t "$(machine_pid "$node")" -n ip -batch -
+  done
+}
+
 # start_network joins all machines by a bridge. It lives in ctl's network
 # namespace, so the host never sees it and clusters never meet.
 start_network() {
-  local ctl machine
+  local ctl nodes
   ctl=$(machine_pid ctl)
   [[ ! "/proc/$ctl/ns/net" -ef /proc/self/ns/net ]] || die "ctl has no network of its own"
+  mapfile -t nodes < <(machines | grep -v '^ctl$')
   {
     printf 'link set lo up\nlink add br0 type bridge\n'
     printf 'addr add %s/24 dev br0\nlink set br0 up\n' "$(address ctl)"
-    while read -r machine; do
-      [[ $machine == ctl ]] && continue
-      printf 'link add %s type veth peer name eth0 netns %s\n' "$machine" "$(machine_pid "$machine")"
-      printf 'link set %s master br0 up\n' "$machine"
-    done < <(machines)
+    plug_in "${nodes[@]}"
   } | nsenter -t "$ctl" -n ip -batch -
-  while read -r machine; do
-    [[ $machine == ctl ]] && continue
-    printf 'link set lo up\naddr add %s/24 dev eth0\nlink set eth0 up\n' "$(address "$machine")" |
-      nsenter -t "$(machine_pid "$machine")" -n ip -batch -
-  done < <(machines)
+  give_address "${nodes[@]}"
+}
+
+# power_off NODE takes away all that a power cut does: processes, memory,
+# mounts, the network. What is on its disk stays, as if it had been synced.
+power_off() {
+  local file
+  for file in "$(pid_file "$1")" "$DIR/machines/$1/unshare.pid"; do
+    kill_recorded "$file" KILL || die "$1 does not end"
+  done
+}
+
+# power_on NODE boots it, runs /var/rc.local of its own disk, if there is one,
+# and starts slurmd.
+power_on() {
+  local node=$1
+  mkdir -p "$DIR/machines/$node/root/.old"
+  start_machine "$node" &
+  record_pid "$DIR/machines/$node/unshare.pid" $! || die "$node did not start"
+  disown
+  wait_for 20 booted "$node" || die "$node did not boot"
+  # The cable to the machine that was goes with its network, but not at once.
+  nsenter -t "$(machine_pid ctl)" -n ip link delete "$node" 2>/dev/null || true
+  plug_in "$node" | nsenter -t "$(machine_pid ctl)" -n ip -batch -
+  give_address "$node"
+  [[ ! -x $DIR/machines/$node/root/var/rc.local ]] || daemon "$node" /var/rc.local
+  grep -qx 'bare 1' "$DIR/options" || daemon "$node" slurmd
+}
+
+cmd_power() {
+  local how=${1:-} node=${2:-}
+  [[ $how == off || $how == on ]] || misuse "power off or on?"
+  ours || die "no cluster in $DIR"
+  [[ $node != ctl && -d $DIR/machines/$node && -n $node ]] || misuse "no such node: $node"
+  lock 60 || die "the cluster in $DIR went down meanwhile"
+  if [[ $how == off ]]; then
+    power_off "$node"
+  else
+    gone "$(pid_file "$node")" || die "$node runs"
+    power_on "$node"
+  fi
 }
