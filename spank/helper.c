@@ -18,7 +18,7 @@ enum { SEND_TIMEOUT_S = 20 };
 
 static int make_control(int pair[2]) {
   struct timeval limit = {.tv_sec = SEND_TIMEOUT_S};
-  int room = 4 * WIRE_MAX;
+  int room = (int)(4 * WIRE_MAX);
   int on = 1;
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
     return -1;

@@ -110,7 +110,7 @@ void options_register(spank_t sp) {
 static void transport_name(char *buf, size_t size, const char *prefix, const char *option) {
   int n = snprintf(buf, size, "%s_SLURM_SPANK_OPTION_berth_", prefix);
   for (char *p = buf + n; *option != '\0' && p < buf + size - 1; option++) {
-    *p++ = *option == '-' ? '_' : *option;
+    *p++ = (char)(*option == '-' ? '_' : *option);
     *p = '\0';
   }
 }

@@ -55,10 +55,11 @@ static bool image_sets(const struct join_result *result, const char *name) {
 static int set_rank(const struct join_environment *env, const char *name, const char *slurm) {
   char copy[32];
   const char *value = value_of(env, slurm);
-  if (value == NULL || strlen(value) >= sizeof(copy) ||
+  size_t len = value == NULL ? sizeof(copy) : strlen(value);
+  if (len >= sizeof(copy) ||
       (join_keeps(env, name) && env->has(env->context, name)))
     return 0;
-  strcpy(copy, value);
+  memcpy(copy, value, len + 1);
   return env->set(env->context, name, copy);
 }
 

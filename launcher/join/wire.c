@@ -32,7 +32,7 @@ void wire_add(struct wire_writer *w, const char *key, const char *value) {
     return;
   }
   char *p = w->buf + w->len;
-  memcpy(p, key, key_len);
+  memcpy(p, key, key_len); /* NOLINT(bugprone-not-null-terminated-result): = follows */
   p[key_len] = '=';
   memcpy(p + key_len + 1, value, value_len + 1);
   w->len += key_len + value_len + 2;

@@ -14,7 +14,7 @@
 #include <stddef.h>
 
 /* The largest message, in bytes. */
-#define WIRE_MAX (64 * 1024)
+#define WIRE_MAX (64UL * 1024)
 
 /* A message that is being written into buf. */
 struct wire_writer {

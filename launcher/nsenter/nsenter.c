@@ -347,7 +347,7 @@ static void enter(const char *arg)
 {
 	const char *prefix = "--userns=";
 
-	if (strncmp(arg, prefix, strlen(prefix)))
+	if (strncmp(arg, prefix, strlen(prefix)) != 0)
 		return;
 	if (setns(atoi(arg + strlen(prefix)), CLONE_NEWUSER))
 		die("join the job's user namespace");

@@ -48,7 +48,7 @@ static int end_as(unsigned status) {
   signal(WTERMSIG(status), SIG_DFL);
   raise(WTERMSIG(status));
   sigprocmask(SIG_UNBLOCK, &set, NULL);
-  return 128 + WTERMSIG(status);
+  return 128 + (int)WTERMSIG(status);
 }
 
 static void pass_on(int signals, int socket) {
