@@ -140,4 +140,5 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
   request_export(&r, "BERTH_", set_control, sp);
   request_export(&r, "SLURM_BERTH_", set_environment, NULL);
   request_export(&r, "SLURM_SPANK_BERTH_", set_environment, NULL); /* not the outer job's */
+  free(r.digest);
 }
