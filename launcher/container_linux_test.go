@@ -96,7 +96,7 @@ func (b *bed) close() {
 func buildJoin(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.Command("make", "-C", "join", "BUILD="+dir).CombinedOutput()
+	out, err := exec.Command("make", "-C", "join", "BUILD="+dir, "SANITIZE=1").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build berth-join: %v\n%s", err, out)
 	}

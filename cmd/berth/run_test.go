@@ -172,7 +172,7 @@ func buildTools(t *testing.T) string {
 	libexec := filepath.Join(dir, "libexec", "berth")
 	for _, args := range [][]string{
 		{"go", "build", "-o", libexec + "/", "../berth-create"},
-		{"make", "-s", "-C", "../../launcher/join", "BUILD=" + dir},
+		{"make", "-s", "-C", "../../launcher/join", "BUILD=" + dir, "SANITIZE=1"},
 	} {
 		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v\n%s", args, err, out)

@@ -99,15 +99,27 @@ func (h *handmade) run(t testing.TB, env []string, program string, args ...strin
 func buildJoin(t testing.TB) string {
 	t.Helper()
 	build := t.TempDir()
-	if out, err := exec.Command("make", "-s", "-C", joinDir, "BUILD="+build).CombinedOutput(); err != nil {
+	if out, err := exec.Command("make", "-s", "-C", joinDir, "BUILD="+build, "SANITIZE=1").CombinedOutput(); err != nil {
 		t.Fatalf("build berth-join: %v\n%s", err, out)
 	}
 	return filepath.Join(build, "libexec", "berth", "berth-join")
 }
 
-// TestJoinProgram runs berth-join on a container made by hand.
+// TestJoinProgram runs berth-join on a container made by hand, whose root has the
+// libraries of the host: so also with what finds wrong use of memory.
 func TestJoinProgram(t *testing.T) {
-	join := buildJoin(t)
+	t.Run("as built", func(t *testing.T) { testJoinProgram(t, buildJoin(t)) })
+	t.Run("sanitized", func(t *testing.T) {
+		t.Setenv("ASAN_OPTIONS", "detect_leaks=0")
+		args := []string{"-fsanitize=address,undefined", "-fno-sanitize-recover=all", joinDir + "/berth-join/main.c"}
+		for _, part := range []string{"task", "pid", "standby", "join", "filter", "wire"} {
+			args = append(args, filepath.Join(joinDir, part+".c"))
+		}
+		testJoinProgram(t, compile(t, "berth-join", args...))
+	})
+}
+
+func testJoinProgram(t *testing.T, join string) {
 	h := newHandmade(t, "cwd=/mnt/work\x00env=FROM=image\x00env=KEPT=image\x00")
 	uid := strconv.Itoa(os.Getuid())
 	user := []string{"--user=3", "--mnt=4", "--user2=5", "--result=6"}

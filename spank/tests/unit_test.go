@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -95,13 +96,37 @@ func TestExports(t *testing.T) {
 	}
 }
 
+// TestHardening: what the linker was told for the programs that run with root's
+// power or in everybody's srun.
+func TestHardening(t *testing.T) {
+	needSlurmHeaders(t)
+	for program, want := range map[string][]string{
+		buildPlugin(t): {"GNU_RELRO", "BIND_NOW", "__stack_chk_fail", "__snprintf_chk"},
+		buildJoin(t):   {"GNU_RELRO"},
+	} {
+		out, err := exec.CommandContext(t.Context(), "readelf", "-W", "-l", "-d", "--dyn-syms", program).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(out)
+		for _, part := range want {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: no %s", program, part)
+			}
+		}
+		if !regexp.MustCompile(`GNU_STACK .* RW +0x`).MatchString(text) || regexp.MustCompile(`LOAD .* RWE `).MatchString(text) {
+			t.Errorf("%s: memory that can be written and run:\n%s", program, text)
+		}
+	}
+}
+
 // buildPlugin builds the plugin with its own Makefile and returns its path.
 func buildPlugin(t *testing.T) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	build := t.TempDir()
-	if text, err := exec.CommandContext(ctx, "make", "-s", "-C", pluginDir, "BUILD="+build).CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(ctx, "make", "-s", "-C", pluginDir, "BUILD="+build, "SANITIZE=1").CombinedOutput(); err != nil {
 		t.Fatalf("build the plugin: %v\n%s", err, text)
 	}
 	return filepath.Join(build, "lib", "berth", "spank_berth.so")
