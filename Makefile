@@ -44,7 +44,7 @@ bench: deps build ## measure; see docs/benchmarks.md
 	tools/deps bench
 	testdata/bench/bench
 
-lint: ## gofumpt, staticcheck, vet, shellcheck, clang-tidy
+lint: ## golangci-lint, shellcheck, clang-tidy
 	tools/lint
 
 install: build ## install below DESTDIR/PREFIX

@@ -32,8 +32,7 @@ const deviceMode = 0
 func applyPolicy(h *tar.Header) bool {
 	h.Uid, h.Gid, h.Uname, h.Gname = 0, 0, "", ""
 	h.PAXRecords = nil
-	//lint:ignore SA1019 umoci reads the deprecated field
-	h.Xattrs = nil
+	h.Xattrs = nil //nolint:staticcheck // umoci reads the deprecated field
 	h.ModTime = clampTime(h.ModTime)
 	h.AccessTime, h.ChangeTime = time.Time{}, time.Time{}
 	switch h.Typeflag {

@@ -80,8 +80,8 @@ func TestRetryAfterTooLong(t *testing.T) {
 func TestBackoffGrowsAndIsSpread(t *testing.T) {
 	r := retries{max: 4, wait: time.Second}
 	seen := map[time.Duration]bool{}
-	for n, high := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		high *= time.Second
+	for n, seconds := range []int{1, 2, 4, 8, 16, 30, 30} {
+		high := time.Duration(seconds) * time.Second
 		for range 50 {
 			d := r.backoff(n)
 			if d < high/2 || d > high {

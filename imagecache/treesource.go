@@ -40,7 +40,7 @@ func TreeConfig(path string) (store.Config, error) {
 		if err != nil {
 			return store.Config{}, imageFault("open image", Reference{kind: Path, path: path}, notSquashfs(err))
 		}
-		defer done()
+		defer func() { _ = done() }() // it was only read
 		c = imagefile.ReadConfig(read)
 	}
 	return store.Config{Env: c.Env, WorkingDir: c.WorkingDir, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Labels: c.Labels}, nil

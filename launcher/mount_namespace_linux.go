@@ -169,7 +169,7 @@ func pinNewNamespace(dir, pin string, cpu int) error {
 	case source := <-ready:
 		err := unix.Mount(source, pin, "", unix.MS_BIND, "")
 		close(finish)
-		<-ended
+		<-ended //nolint:errcheck // it waited, and did no more
 		if err != nil {
 			return &os.PathError{Op: "pin mount namespace at", Path: pin, Err: err}
 		}

@@ -65,7 +65,7 @@ func (f *fetcher) run(ctx context.Context, req FetchRequest) error {
 	if err != nil {
 		return err
 	}
-	defer c.end()
+	defer func() { _ = c.end() }() // what failed before says more
 	cmd, events, answers, err := f.start(ctx, c)
 	if err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
-	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/lend"
 )
 
@@ -18,27 +17,27 @@ const borrowLimit = 25 * time.Second
 
 // borrow asks the node for a container of its store's image; nil where it has
 // none for this user, who then pulls.
-func (c *runCmd) borrow(ctx context.Context, s *session, cfg *config.Config) (*lend.Loan, *launcher.Request) {
+func (c *runCmd) borrow(ctx context.Context, s *session, cfg *config.Config) *lend.Loan {
 	path := c.mountSocket(s, cfg)
 	if path == "" {
-		return nil, nil
+		return nil
 	}
 	req, err := c.request(s, cfg)
 	if err != nil || !lend.Lendable(req) || !c.plainDevices(s, cfg) {
-		return nil, nil
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, borrowLimit)
 	defer cancel()
 	digest, err := c.digest(ctx, s, cfg)
 	if err != nil {
-		return nil, nil // the pull will say so
+		return nil // the pull will say so
 	}
 	loan, err := lend.Borrow(ctx, path, lend.Request{Image: c.Image, Digest: digest.String(), Container: *req})
 	if err != nil {
 		s.log.WithError(err).Info("not from the node's store")
-		return nil, nil
+		return nil
 	}
-	return loan, req
+	return loan
 }
 
 // plainDevices says whether the container has what every container here has of
@@ -60,7 +59,7 @@ func (c *runCmd) digest(ctx context.Context, s *session, cfg *config.Config) (st
 }
 
 // runBorrowed turns the process into the command in a container of the node's.
-func (c *runCmd) runBorrowed(ctx context.Context, s *session, cfg *config.Config, loan *lend.Loan, req *launcher.Request) error {
+func (c *runCmd) runBorrowed(s *session, loan *lend.Loan) error {
 	defer loan.Close()
 	info, err := loan.Config.Stat()
 	if err != nil {

@@ -69,7 +69,7 @@ func (c *policyCheckCmd) Run(s *session) error {
 	if c.JSON {
 		err = s.printJSON(reportOf(p, d, who))
 	} else {
-		err = s.printDecision(p, d, who)
+		s.printDecision(p, d, who)
 	}
 	return errors.Join(err, d.Err())
 }
@@ -97,7 +97,7 @@ func reportOf(p policy.Policy, d policy.Decision, who account) decisionReport {
 }
 
 // printDecision prints the rules in their order, up to the one that decides.
-func (s *session) printDecision(p policy.Policy, d policy.Decision, who account) error {
+func (s *session) printDecision(p policy.Policy, d policy.Decision, who account) {
 	for _, passed := range d.Passed {
 		fmt.Fprintf(s.stdout, "%s does not match: its %s\n", passed.Rule, passed.What)
 	}
@@ -121,7 +121,6 @@ func (s *session) printDecision(p policy.Policy, d policy.Decision, who account)
 	if p.ReadOnly {
 		fmt.Fprintf(s.stdout, "only if it is at hand on the node: policy.read_only (%s)\n", p.ReadOnlyFrom)
 	}
-	return nil
 }
 
 // label is a name, or a number where there is none.

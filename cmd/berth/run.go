@@ -74,8 +74,8 @@ func (c *runCmd) Run(ctx context.Context, s *session) error {
 	case inPlace:
 		return c.runPath(ctx, s, cfg)
 	}
-	if loan, req := c.borrow(ctx, s, cfg); loan != nil {
-		return c.runBorrowed(ctx, s, cfg, loan, req)
+	if loan := c.borrow(ctx, s, cfg); loan != nil {
+		return c.runBorrowed(s, loan)
 	}
 	image, rootfs, err := s.pullToUse(ctx, cfg, c.imageRef())
 	if err != nil {

@@ -175,7 +175,7 @@ func TestCloseEndsTheGoroutine(t *testing.T) {
 	if _, err := io.ReadFull(z, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
-	in = nil
+	in = nil //nolint:ineffassign,wastedassign // what only z may hold then
 	z.Close()
 	z.Close()
 	last := time.After(20 * time.Second)

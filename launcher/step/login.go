@@ -27,20 +27,20 @@ func (t *tasks) login(ctx context.Context, image string) (string, error) {
 	defer cancel()
 	reply, err := t.firstReply(ctx)
 	if err != nil {
-		return "", whyNoLogin(ctx, err)
+		return "", whyNoLogin(ctx)
 	}
 	data, err := wire.Message{{Key: "login", Value: image}}.Encode()
 	if err != nil {
 		return "", err
 	}
 	if err := launcher.SendPacket(reply, data); err != nil {
-		return "", whyNoLogin(ctx, err)
+		return "", whyNoLogin(ctx)
 	}
 	// A deadline in the past ends the wait. The socket is not read again.
 	defer context.AfterFunc(ctx, func() { _ = reply.SetReadDeadline(time.Unix(1, 0)) })()
 	p, err := launcher.ReceivePacket(reply, wire.MaxMessage)
 	if err != nil {
-		return "", whyNoLogin(ctx, err)
+		return "", whyNoLogin(ctx)
 	}
 	closeFiles(p.Files)
 	return parseLogin(p.Data)
@@ -58,7 +58,7 @@ func (t *tasks) firstReply(ctx context.Context) (*os.File, error) {
 	return t.first, nil
 }
 
-func whyNoLogin(ctx context.Context, err error) error {
+func whyNoLogin(ctx context.Context) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Errorf("its task did not answer within %v", loginLimit)

@@ -68,7 +68,7 @@ func TestTaskZeroIsAskedForTheLogin(t *testing.T) {
 			t.Errorf("hears %q", m)
 		}
 	}
-	p.ended() //nolint:errcheck // the error is the fake's
+	p.ended()
 }
 
 // Whatever a task says instead of a login, the reason is in words of ours or
@@ -108,7 +108,7 @@ func TestNoLogin(t *testing.T) {
 				t.Fatal("it waits")
 			}
 			p.control.Close()
-			p.ended() //nolint:errcheck // the error is the fake's
+			p.ended()
 		})
 	}
 }
@@ -121,7 +121,7 @@ func TestLoginEndsWithTheTasks(t *testing.T) {
 	p.control.Close()
 	second.Close()
 	first.Close()
-	p.ended() //nolint:errcheck // the error is the fake's
+	p.ended()
 	if a := <-got; a.err == nil {
 		t.Errorf("the node got %+v", a)
 	}

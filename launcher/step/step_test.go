@@ -167,7 +167,7 @@ func TestTasksWaitAfterTheControlSocketCloses(t *testing.T) {
 	if m := answerTo(t, first); m.Get("error") != "late" {
 		t.Errorf("hears %q", m)
 	}
-	p.ended() //nolint:errcheck // the error is the fake's
+	p.ended()
 }
 
 func TestHelperEndsWithItsTasks(t *testing.T) {

@@ -49,7 +49,7 @@ func inCell(base, name string) error {
 	fmt.Println("entered")
 	tried := attempts[name]
 	if err := tried.do(base); !errors.Is(err, tried.want) {
-		return fmt.Errorf("got %v, want %v", err, tried.want)
+		return fmt.Errorf("got %w, want another: %w", err, tried.want)
 	}
 	return nil
 }
