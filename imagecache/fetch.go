@@ -20,6 +20,9 @@ type FetchOptions struct {
 	Converter Converter
 	// Parallel is how many layers are transferred at once; 0 means 3.
 	Parallel int
+	// Rate bounds the transfer of layers, in bytes per second for all together;
+	// 0 does not.
+	Rate     int64
 	Progress ProgressFunc // may be nil
 	// Reserve, which may be nil, is asked once whether so many bytes may be
 	// written, before the first byte of a layer is asked for. Its error ends
@@ -122,7 +125,7 @@ func (f *fetching) transfer(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, s.release()) }()
 	}
 	direct := f.other != nil || f.opts.Converter.Streams()
-	l, err := startLayers(ctx, f.src, f.im, filepath.Join(f.dir, "layers"), direct, f.opts.Parallel, limitsOf(f.opts.Converter), f.report)
+	l, err := startLayers(ctx, f.src, f.im, filepath.Join(f.dir, "layers"), direct, f.opts, f.report)
 	if err != nil {
 		return fmt.Errorf("make work folder: %w", err)
 	}

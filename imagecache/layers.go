@@ -28,6 +28,7 @@ type layers struct {
 	dir      string
 	progress *reporter
 	limits   Limits
+	throttle *throttle
 
 	arrived []chan struct{} // closed when the layer has arrived or never will
 	errs    []error         // why it never will; read after arrived
@@ -43,9 +44,10 @@ type layers struct {
 
 // startLayers begins the transfer of im's layers, into dir unless direct. The
 // caller must call stop.
-func startLayers(ctx context.Context, src source, im *image, dir string, direct bool, parallel int, limits Limits, progress *reporter) (*layers, error) {
+func startLayers(ctx context.Context, src source, im *image, dir string, direct bool, opts FetchOptions, progress *reporter) (*layers, error) {
+	parallel := opts.Parallel
 	l := &layers{
-		src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress, limits: limits,
+		src: src, descs: im.layers, diffIDs: im.config.RootFS.DiffIDs, dir: dir, progress: progress, limits: limitsOf(opts.Converter), throttle: newThrottle(opts.Rate),
 		arrived: make([]chan struct{}, len(im.layers)), errs: make([]error, len(im.layers)),
 	}
 	for i := range l.arrived {
@@ -128,7 +130,7 @@ func (l *layers) arriving(ctx context.Context, i int) (io.Reader, func(), error)
 		return nil, nil, err
 	}
 	v.bad = body.blame
-	return l.watch(v, PhasePull, i, l.descs[i].Size), func() { _ = body.Close() }, nil
+	return l.watch(l.throttle.reader(ctx, v), PhasePull, i, l.descs[i].Size), func() { _ = body.Close() }, nil
 }
 
 func (l *layers) fetchOnce(ctx context.Context, i int) error {

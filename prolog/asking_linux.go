@@ -57,7 +57,7 @@ func (w *worker) findLogin(ctx context.Context) (credentials.Login, error) {
 		return w.handed.login, w.handed.err
 	}
 	ref, err := imagecache.ParseReference(w.req.Image)
-	if err != nil || w.req.UID == 0 {
+	if err != nil || w.req.UID == 0 || w.anonymous {
 		return credentials.Login{}, err
 	}
 	if err := credentials.Guard(); err != nil {

@@ -106,6 +106,9 @@ func (w *worker) takeFrom(ctx context.Context, c *store.Cluster, st *store.Store
 		return store.Image{}, errors.Join(err, notRecorded(err))
 	}
 	src.Touch(c)
+	if w.cfg.Cluster.Mount && w.warming && c.Writer() {
+		return src.Image(), nil
+	}
 	if w.cfg.Cluster.Mount && w.mayLease(ctx, c, d) {
 		w.endOldLeases(ctx, c)
 		w.inPlace = c

@@ -24,6 +24,11 @@ import (
 type FetchRequest struct {
 	Image  string       `json:"image"`
 	Digest store.Digest `json:"digest"`
+	// Platform is which one is meant where there is no digest, as ParsePlatform
+	// reads it.
+	Platform string `json:"platform,omitempty"`
+	// Rate bounds the transfer of layers, in bytes per second; zero does not.
+	Rate int64 `json:"rate_bytes_per_second,omitempty"`
 	// MaxFile bounds the files that it may write, in bytes; zero does not. The
 	// fetcher keeps to it before it hears from a registry, and cannot go back.
 	MaxFile int64 `json:"max_file_bytes,omitempty"`
@@ -130,6 +135,10 @@ func fetch(ctx context.Context, opts imagecache.FetchOptions, req FetchRequest, 
 			Err:    errors.New("the node's store takes images from registries only"),
 		}
 	}
+	if opts.Platform, err = imagecache.ParsePlatform(req.Platform); err != nil {
+		return FetchEvent{}, err
+	}
+	opts.Rate = req.Rate
 	var login *oneLogin
 	opts.Network, login = withLogin(opts.Network, ref, req.Login)
 	var last FetchEvent

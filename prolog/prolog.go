@@ -17,6 +17,7 @@
 //	signature.go       looks for signatures                         (the account)
 //	policy_linux.go    applies the site's policy                    (root)
 //	job_linux.go       a job's account and partition                (root)
+//	warm_linux.go      images before a job asks for them            (root)
 //	lend_linux.go      images for users' own processes, outside of jobs (root)
 //	image.go           leases and mounts, under one lock            (root)
 //	room_linux.go      reserves and makes room in the store         (root)

@@ -60,7 +60,7 @@ func (w *worker) fetchOnce(ctx context.Context, lock *store.Lock, d store.Digest
 	f := w.fetcher(work.Folder.Name())
 	f.reserve, f.converted = reserve, work.Rootfs.Name()
 	defer w.keepTelling()()
-	err = f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage})
+	err = f.run(ctx, FetchRequest{Image: w.req.Image, Digest: d, MaxFile: w.cfg.MaxImage, Rate: w.rate})
 	o, _ := w.origin()
 	o.Public = f.public
 	work.Origin, work.Private = &o, !f.public

@@ -92,6 +92,13 @@ type worker struct {
 	handed   *handed
 	refusal  error // the registry's, to whoever asked last
 
+	// See warm_linux.go.
+	warming   bool   // nothing is leased
+	anonymous bool   // no login of anybody's is used
+	platform  string // "" for this machine's
+	rate      int64  // of transfers, in bytes per second; 0 for no bound
+	watch     imagecache.ProgressFunc
+
 	telling sync.Mutex // for what follows, and shout
 	meter   imagecache.Meter
 	said    time.Time
@@ -221,7 +228,7 @@ func (w *worker) atHand(ctx context.Context, st *store.Store, d store.Digest) bo
 func (w *worker) resolve(ctx context.Context) (d store.Digest, err error) {
 	err = w.asking(ctx, func() error {
 		f := w.fetcher("/")
-		err := f.run(ctx, FetchRequest{Image: w.req.Image})
+		err := f.run(ctx, FetchRequest{Image: w.req.Image, Platform: w.platform})
 		d = f.digest
 		return err
 	})
@@ -322,6 +329,9 @@ const tellEvery = time.Second
 func (w *worker) say(p imagecache.Progress) {
 	w.telling.Lock()
 	defer w.telling.Unlock()
+	if w.watch != nil {
+		w.watch(p)
+	}
 	if begins := w.meter.Update(p); begins || time.Since(w.said) >= tellEvery {
 		w.tellStatus()
 	}
