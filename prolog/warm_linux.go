@@ -3,7 +3,6 @@ package prolog
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/sirupsen/logrus"
 
@@ -105,25 +104,34 @@ func (w *worker) warm(ctx context.Context, g Warming) (done Warmed, err error) {
 	if err != nil {
 		return done, err
 	}
-	if err := w.keep(ctx, st, g); err != nil {
-		return done, err
-	}
-	for range removedTries {
-		if done, err = w.atHandOrPulled(ctx, st, g.Digest); !errors.Is(err, store.ErrNotFound) {
+	// Before it is there, so that it does not make room at once.
+	if g.For.Job == "" {
+		if err := w.keep(ctx, st, g); err != nil {
 			return done, err
 		}
 	}
-	return done, fmt.Errorf("it was removed while it was asked for: %w", err)
+	for range removedTries {
+		if done, err = w.atHandOrPulled(ctx, st, g.Digest); !errors.Is(err, store.ErrNotFound) {
+			break
+		}
+	}
+	if err == nil && isPublic(done.Image) {
+		_ = done.Image.Touch()
+		err = w.keep(ctx, st, g)
+	}
+	return done, err
+}
+
+// isPublic says whether im is everybody's. What is not, is nobody's business
+// here: it gets no longer a life by the word of somebody who may not have it.
+func isPublic(im store.Image) bool {
+	a, err := im.Access()
+	return err == nil && a.Public
 }
 
 func (w *worker) atHandOrPulled(ctx context.Context, st *store.Store, d store.Digest) (Warmed, error) {
 	im, err := st.Get(d)
 	if err == nil {
-		// What is not everybody's is nobody's business here: it gets no longer a
-		// life by the name of somebody who may not have it.
-		if a, aerr := im.Access(); aerr == nil && a.Public {
-			_ = im.Touch()
-		}
 		return Warmed{Image: im, Hit: true}, nil
 	}
 	if !errors.Is(err, store.ErrNotFound) {
@@ -140,7 +148,7 @@ func (w *worker) atHandOrPulled(ctx context.Context, st *store.Store, d store.Di
 }
 
 // keep keeps g's image in the node's store, and where this host may, in the
-// cluster's: before it is there, so that it does not make room at once.
+// cluster's.
 func (w *worker) keep(ctx context.Context, st *store.Store, g Warming) error {
 	if g.Keep == nil {
 		return nil

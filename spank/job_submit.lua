@@ -3,7 +3,7 @@
 --
 --     berth=quay.io/biocontainers/samtools:1.20@sha256:…
 --
--- so that `squeue -O AdminComment`, sacct and `berth warm --queue` can tell.
+-- so that `squeue -O admin_comment`, sacct and `berth warm --queue` can tell.
 -- slurmctld runs it: JobSubmitPlugins=lua, with this file as job_submit.lua
 -- beside slurm.conf. A site that has one already copies berth_annotate and
 -- calls it from its slurm_job_submit. It needs the Berth plugin on the submit

@@ -1,6 +1,8 @@
 package warm
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +21,10 @@ func lines(entries []Entry) string {
 
 func TestParse(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
-		{"text", "# tools\nquay.io/biocontainers/samtools:1.20  # the usual\n\n  debian\nquay.io/biocontainers/samtools:1.20\n",
-			"quay.io/biocontainers/samtools:1.20\ndocker.io/library/debian:latest\n"},
+		{
+			"text", "# tools\nquay.io/biocontainers/samtools:1.20  # the usual\n\n  debian\nquay.io/biocontainers/samtools:1.20\n",
+			"quay.io/biocontainers/samtools:1.20\ndocker.io/library/debian:latest\n",
+		},
 		{"a registry with a hash", "quay.io#a/b:1\n", "quay.io/a/b:1\n"},
 		{"toml", `
 keep = "168h"
@@ -59,14 +63,14 @@ a.example/z:latest linux/ppc64le 2027-01-31T00:00:00Z two
 
 func TestParseRefuses(t *testing.T) {
 	for text, says := range map[string]string{
-		"quay.io/a\nUPPER/x\n":                                 "x:2: ",
-		"./a.sif\n":                                            "no image in a registry",
-		"a b\n":                                                "x:1: ",
-		"[[image]]\nname = \"a\"\ntag = \"b\"\n":               "unknown key image.tag",
-		"[[image]]\nname = \"a\"\nkeep = \"soon\"\n":           "soon",
-		"[[image]]\nname = \"a\"\nkeep = \"-3h\"\n":            "-3h",
-		"[[image]]\nname = \"a\"\nplatforms = [\"pdp11\"]\n":   "pdp11",
-		"[[image]]\nname = \"a\"\ndigest = \"sha256:short\"\n": "image a",
+		"quay.io/a\nUPPER/x\n":                   "x:2: ",
+		"./a.sif\n":                              "no image in a registry",
+		"a b\n":                                  "x:1: ",
+		"[[image]]\nname = \"a\"\ntag = \"b\"\n": "unknown key image.tag",
+		"[[image]]\nname = \"a\"\nkeep = \"soon\"\n":                                                 "soon",
+		"[[image]]\nname = \"a\"\nkeep = \"-3h\"\n":                                                  "-3h",
+		"[[image]]\nname = \"a\"\nplatforms = [\"pdp11\"]\n":                                         "pdp11",
+		"[[image]]\nname = \"a\"\ndigest = \"sha256:short\"\n":                                       "image a",
 		"platforms = [\"amd64\", \"arm64\"]\n[[image]]\nname = \"a\"\ndigest = \"" + digest + "\"\n": "one platform's",
 	} {
 		if l, err := Parse("x", []byte(text)); err == nil || !strings.Contains(err.Error(), says) {
@@ -143,5 +147,29 @@ func TestLock(t *testing.T) {
 	}
 	if again, err := Encode(back.Entries); err != nil || string(again) != string(data) {
 		t.Errorf("written again it is another: %v\n%s", err, again)
+	}
+}
+
+// TestSampleLists: what is packaged is read, and names BioContainers by version
+// and build.
+func TestSampleLists(t *testing.T) {
+	files, err := filepath.Glob("../packaging/images/*")
+	if err != nil || len(files) < 2 {
+		t.Fatal(files, err)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Parse(name, data)
+		if err != nil || len(l.Entries) < 5 {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, e := range l.Entries {
+			if !strings.HasPrefix(e.Name(), "quay.io/biocontainers/") || !strings.Contains(e.Ref.Tag(), "--") {
+				t.Errorf("%s: %s", name, e.Name())
+			}
+		}
 	}
 }

@@ -8,9 +8,18 @@ import (
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
-// SqueueFormat is squeue -O's: what ParseQueue reads. Numbers come first, since
-// nobody but Slurm writes them; the widths are in characters.
-const SqueueFormat = "JobID:20,UserID:20,GroupID:20,AdminComment:4096"
+// SqueueFormats are squeue -O's, of what ParseQueue reads: the column's name
+// depends on the release, and one that squeue does not know it leaves out.
+// Numbers come first, since nobody but Slurm writes them; the widths are in
+// characters.
+var SqueueFormats = []string{"JobID:20,UserID:20,GroupID:20,admin_comment:4096", "JobID:20,UserID:20,GroupID:20,AdminComment:4096"}
+
+// HasComments says whether text, which squeue printed with its header, has that
+// column.
+func HasComments(text string) bool {
+	header, _, _ := strings.Cut(text, "\n")
+	return strings.Contains(header, "COMMENT")
+}
 
 var (
 	queueLine = regexp.MustCompile(`^(\d{1,10}) +(\d{1,10}) +(\d{1,10})(?: +(.*))?$`)
@@ -28,7 +37,7 @@ type Waiting struct {
 	Entry    Entry
 }
 
-// ParseQueue reads what squeue prints in SqueueFormat, the next job first: the
+// ParseQueue reads what squeue prints in one of SqueueFormats, the next job first: the
 // images that spank/job_submit.lua noted in AdminComments. All of that is users'
 // data. What cannot be read is skipped: it may be anybody's comment. skipped is
 // how many images more there were than b allows.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog"
 )
 
 // keepCmd keeps images in their store although nobody uses them.
@@ -53,13 +55,18 @@ func (c *keepCmd) keep(m match) error {
 		return err
 	}
 	if c.Release {
-		return m.place.Release(digest, "")
+		return release(m.place, digest)
 	}
 	if err := m.place.Keep(digest, "", keepFor(c.For, c.Reason)); err != nil {
 		return err
 	}
 	_, err := m.place.Get(digest) // it may have made room for another one just before
 	return err
+}
+
+// release ends what the owner keeps, by hand and by lists.
+func release(p place, d store.Digest) error {
+	return errors.Join(p.Release(d, ""), p.Release(d, prolog.WarmHolder))
 }
 
 // keepFor is a keep that begins now; zero is for ever.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
+	"github.com/berth-hpc/berth/prolog"
 )
 
 // rmCmd removes images from the user's own store; for root from the node's,
@@ -82,11 +84,12 @@ func (c *rmCmd) removeOne(ctx context.Context, m match) error {
 		}
 		return err
 	}
-	return m.place.Release(digest, "") // it was kept by whoever removes it now
+	return release(m.place, digest) // it was kept by whoever removes it now
 }
 
 func (c *rmCmd) discard(ctx context.Context, m match) error {
-	if holders := m.place.Holders(m.image); len(holders) > 0 {
+	holders := slices.DeleteFunc(m.place.Holders(m.image), func(h string) bool { return h == prolog.WarmHolder })
+	if len(holders) > 0 {
 		return &store.InUseError{By: holders}
 	}
 	if m.place.cluster != nil {

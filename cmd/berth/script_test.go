@@ -33,7 +33,7 @@ import (
 const testUID = 24601
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"berth": testBerth, "unsquash": testUnsquash, "asuser": testAsUser})
+	testscript.Main(m, map[string]func(){"berth": testBerth, "unsquash": testUnsquash, "asuser": testAsUser, "gentle": testGentle})
 }
 
 // testBerth is the real program, with the site's settings in $SITE and
@@ -46,6 +46,17 @@ func testBerth() {
 		args: os.Args[1:], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		lookupEnv: os.LookupEnv, environ: os.Environ, configDir: os.Getenv("SITE"),
 	}))
+}
+
+// testGentle becomes a command as warming starts what it needs: from any thread.
+func testGentle() {
+	beGentle()
+	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "gentle:", err)
+		os.Exit(99)
+	}
 }
 
 // testAsUser runs a command as the user of the scripts, in a session and a mount

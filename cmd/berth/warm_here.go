@@ -112,7 +112,9 @@ func (o *ownWarmer) warm(ctx context.Context, e warm.Entry, watch imagecache.Pro
 	opts.Progress, opts.Space, opts.Rate = watch, space, o.rate
 	ctx, cancel := deadline(ctx, o.cfg.Network.Deadline)
 	defer cancel()
-	done.Image, err = imagecache.Pull(ctx, own, e.Digested(), opts)
+	if done.Image, err = imagecache.Pull(ctx, own, e.Digested(), opts); err == nil {
+		_ = done.Image.Remember(e.Name()) // a full disk is no reason to fail
+	}
 	return done, err
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -22,7 +23,7 @@ const queueLoad = 1.25
 // queue warms what the jobs that wait in Slurm will need on this node.
 func (c *warmCmd) queue(ctx context.Context, s *session) error {
 	if c.From != "" || len(c.File) > 0 || c.elsewhere() || c.Lock != "" {
-		return fault.Wrap("warm", "", fault.User, "it is for this machine, and takes no list: berth warm --queue", fmt.Errorf("--queue stands alone"))
+		return fault.Wrap("warm", "", fault.User, "it is for this machine, and takes no list: berth warm --queue", errors.New("--queue stands alone"))
 	}
 	site, err := s.site()
 	if err != nil {
@@ -64,20 +65,19 @@ func (c *warmCmd) queue(ctx context.Context, s *session) error {
 
 func request(j warm.Waiting) (jobstate.Request, error) {
 	r := jobstate.Request{Job: j.Job}
-	for text, into := range map[string]*uint32{j.UID: &r.UID, j.GID: &r.GID} {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			return r, err
-		}
-		*into = uint32(n)
+	uid, err := strconv.ParseUint(j.UID, 10, 32)
+	if err != nil {
+		return r, err
 	}
-	return r, nil
+	gid, err := strconv.ParseUint(j.GID, 10, 32)
+	r.UID, r.GID = uint32(uid), uint32(gid)
+	return r, err
 }
 
 // pending asks squeue for the jobs that wait in this node's partitions, the
 // next one first. A machine that is no node hears of all.
 func (s *session) pending(ctx context.Context) (string, error) {
-	args := []string{"-h", "-t", "PENDING", "--sort=-p,i", "-O", warm.SqueueFormat}
+	args := []string{"-t", "PENDING", "--sort=-p,i"}
 	host, err := os.Hostname()
 	if err != nil {
 		return "", err
@@ -86,7 +86,16 @@ func (s *session) pending(ctx context.Context) (string, error) {
 	if text, err := s.ask(ctx, "", "sinfo", "-h", "-n", short, "-o", "%R"); err == nil && strings.TrimSpace(text) != "" {
 		args = append(args, "-p", strings.Join(strings.Fields(text), ","))
 	}
-	return s.ask(ctx, "", "squeue", args...)
+	for _, format := range warm.SqueueFormats {
+		text, err := s.ask(ctx, "", "squeue", append(args, "-O", format)...)
+		if err == nil && warm.HasComments(text) {
+			return text, nil
+		}
+		if err != nil && format == warm.SqueueFormats[len(warm.SqueueFormats)-1] {
+			return "", err
+		}
+	}
+	return "", fault.Wrap("run", "squeue", fault.Site, "see squeue --helpFormat, or use lists: berth warm -f", errors.New("it knows no column with AdminComments"))
 }
 
 // queueWarmer is nodeWarmer on behalf of jobs' users: by the site's policy for

@@ -15,14 +15,7 @@ import (
 // nothing, or for what would spoil the comment.
 func TestAnnotations(t *testing.T) {
 	s := newSite(t)
-	script, err := os.ReadFile(filepath.Join(deploy.Root(), "spank", "job_submit.lua"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := filepath.Join(s.Dir, "slurm")
-	appendTo(t, filepath.Join(conf, "job_submit.lua"), string(script))
-	appendTo(t, filepath.Join(conf, "slurm.conf"), "JobSubmitPlugins=lua\n")
-	s.MustRun(t.Context(), "ctl", "root", "scontrol", "reconfigure")
+	s.annotate(t)
 	for _, tc := range []struct{ name, options, want string }{
 		{"pinned", "--container-image=" + tiny, `^AdminComment=berth=` + regexp.QuoteMeta(tiny) + `@sha256:[0-9a-f]{64}$`},
 		{"not pinned", "--container-pin=no --container-image=" + tiny, `^AdminComment=berth=` + regexp.QuoteMeta(tiny) + `$`},
@@ -40,6 +33,19 @@ func TestAnnotations(t *testing.T) {
 		})
 	}
 	s.idle(t)
+}
+
+// annotate has slurmctld write images into AdminComments.
+func (s *site) annotate(t *testing.T) {
+	t.Helper()
+	script, err := os.ReadFile(filepath.Join(deploy.Root(), "spank", "job_submit.lua"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(s.Dir, "slurm")
+	appendTo(t, filepath.Join(conf, "job_submit.lua"), string(script))
+	appendTo(t, filepath.Join(conf, "slurm.conf"), "JobSubmitPlugins=lua\n")
+	s.MustRun(t.Context(), "ctl", "root", "scontrol", "reconfigure")
 }
 
 func appendTo(t *testing.T, path, text string) {
