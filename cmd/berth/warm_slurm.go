@@ -45,7 +45,7 @@ func (w *slurmWarm) nodes(ctx context.Context, e *warmElsewhere) ([]warmedNode, 
 	}
 	if len(nodes) == 0 {
 		return nil, &fault.Error{
-			Op: "warm the nodes of", Arg: e.Partition + e.Nodes, Blame: fault.User, Err: errors.New("Slurm has none"),
+			Op: "warm the nodes of", Arg: e.Partition + e.Nodes, Blame: fault.User, Err: errors.New("there are none in Slurm"),
 			Remedy: "see sinfo -N",
 		}
 	}
