@@ -59,6 +59,9 @@ install: build ## install below DESTDIR/PREFIX
 	install -m 0644 $(BUILD)/lib/berth/pbs/berth_hook.py $(DESTDIR)$(PREFIX)/lib/berth/pbs/berth_hook.py
 	install -m 0755 $(BUILD)/lib/berth/pbs/setup $(BUILD)/lib/berth/pbs/prologue $(BUILD)/lib/berth/pbs/epilogue $(DESTDIR)$(PREFIX)/lib/berth/pbs
 
+packages: ## deb and rpm below build/packages; SLURM_INCLUDES has a folder of headers for each release of Slurm
+	packaging/build $(BUILD)/packages $(VERSION) $(or $(SLURM_INCLUDES),$(if $(wildcard /usr/include/slurm/spank.h),/usr/include))
+
 pbs-install: install ## install, and make the hook and resources in the PBS server of this host
 	$(DESTDIR)$(PREFIX)/lib/berth/pbs/setup install $(PREFIX)
 

@@ -39,6 +39,9 @@ type cli struct {
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`
 	Policy     policyCmd     `cmd:"" help:"Explain which images the site allows."`
 	Config     configCmd     `cmd:"" help:"Show and explain settings."`
+	Completion completionCmd `cmd:"" help:"Print what makes a shell complete Berth's command lines."`
+	Complete   completeCmd   `cmd:"" hidden:"" help:"Say how a command line may go on. Only shells start it."`
+	Man        manCmd        `cmd:"" hidden:"" help:"Write the manual pages."`
 	OCI        ociCmd        `cmd:"" name:"oci" help:"Be an OCI runtime: run bundles, for Slurm's --container (oci.conf)."`
 	Pack       packCmd       `cmd:"" hidden:""`
 	Version    versionCmd    `cmd:"" help:"Print the version."`

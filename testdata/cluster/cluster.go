@@ -35,6 +35,7 @@ type Options struct {
 	Gres         []string // lines of gres.conf
 	JobContainer bool     // a private /tmp per job: job_container/tmpfs
 	Bare         bool     // the machines alone, without Slurm
+	Root         []string // folders of a system, uppermost first, in place of the host's
 	Install      []string // SRC or SRC:DST, read-only; DST/bin comes first in PATH
 	Bind         []string // SRC:DST, writable, the same on all machines
 	ReadOnlyBind []string // SRC:DST
@@ -60,6 +61,9 @@ func (o Options) args() []string {
 	}
 	if o.Bare {
 		args = append(args, "--bare")
+	}
+	if len(o.Root) > 0 {
+		add("--root", strings.Join(o.Root, ":"))
 	}
 	add("--plugstack", o.Plugstack...)
 	add("--conf", o.Conf...)

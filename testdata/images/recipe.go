@@ -82,6 +82,15 @@ func recipes() []Recipe {
 			},
 			Config: config("", "python3"),
 		},
+		{
+			// A machine of a cluster (testdata/cluster, --root), for tests that install packages.
+			Name: "node", Parent: "base",
+			Packages: []string{
+				"slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge", "tini",
+				"iproute2", "procps", "systemd", "bash-completion",
+			},
+			Config: config("", "bash"),
+		},
 		{Name: "changed", Parent: "bio", Script: changes, Config: config("/data", "bash")},
 		{Name: "tiny", Busybox: "plain", Config: config("", "sh", "TINY_IMAGE=1")},
 		{Name: "links", Busybox: "links", Config: config("", "sh")},

@@ -30,6 +30,21 @@ func Layout(t testing.TB, name string) string {
 	return dir
 }
 
+// Tree returns the folders of an image's root file system, uppermost first, as
+// overlayfs takes them, and builds it or skips the test as Layout does. Nobody
+// may change what is in them.
+func Tree(t testing.TB, name string) []string {
+	t.Helper()
+	Layout(t, name)
+	r, err := recipeNamed(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := Builder{Cache: CacheDir(), Log: lines{t}}.tree(r)
+	need(t, err)
+	return dirs
+}
+
 // DataDir returns the folder with db/ and reads/ (see Builder.Data) and makes
 // it when it is missing, or skips the test as Layout does.
 func DataDir(t testing.TB) string {

@@ -75,6 +75,28 @@ func Template() string {
 	return b.String() + ruleTemplate()
 }
 
+// Intro says what every page on settings begins with.
+const Intro = "Settings of Berth, in TOML. The site's are in " + Dir + "/berth.toml and " + Dir + "/conf.d/*.toml, a user's in ~/.config/berth/berth.toml for those which the site leaves to users. Unknown keys are errors. berth config show prints what holds, and which file or variable set it; berth config template prints a file in which every setting is explained.\n\nThe part of a key before its last dot is a table: store.dir is dir below [store]."
+
+// A Description is a setting in words: its full key, its default or an example
+// as TOML, and what it means.
+type Description struct{ Key, Sample, Help string }
+
+// Describe describes every setting, in the order of Settings, and then the keys
+// of rules.
+func Describe() []Description {
+	var all []Description
+	c := defaults()
+	for _, s := range Settings() {
+		table, name := s.split()
+		all = append(all, Description{table + "." + name, s.sample(c), s.Doc + s.openNote()})
+	}
+	for _, s := range ruleSettings() {
+		all = append(all, Description{"[[" + ruleKey + "]] " + s.key, s.example, s.doc})
+	}
+	return all
+}
+
 // split returns the table and the name of a setting, with an example's host.
 func (s Setting) split() (table, name string) {
 	i := strings.LastIndexByte(s.Key, '.')

@@ -28,7 +28,7 @@ add_plugstack() {
 }
 
 parse_up() {
-  NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 BARE=0 INSTALL_PATH='' OWNER=''
+  NODES=3 CPUS=8 LIMIT=60 JOB_CONTAINER=0 BARE=0 ROOT='' INSTALL_PATH='' OWNER=''
   PLUGSTACK=() CONF=() GRES=() BINDS=() FILES=()
   while (($#)); do
     case $1 in
@@ -39,6 +39,7 @@ parse_up() {
       --nodes) NODES=$2 ;;
       --cpus) CPUS=$2 ;;
       --timeout) LIMIT=$2 ;;
+      --root) ROOT=$2 ;;
       --owner) OWNER=$2 ;;
       --plugstack) add_plugstack "$2" ;;
       --conf) [[ $2 == *=* ]] || misuse "--conf needs KEY=VALUE, not $2" ;;&
@@ -59,7 +60,7 @@ parse_up() {
 # options_text is what "the same cluster" means.
 options_text() {
   local file
-  printf '%s\n' "nodes $NODES" "cpus $CPUS" "job-container $JOB_CONTAINER" "bare $BARE" "${PLUGSTACK[@]/#/plugstack }" "${GRES[@]/#/gres }" \
+  printf '%s\n' "nodes $NODES" "cpus $CPUS" "job-container $JOB_CONTAINER" "bare $BARE" "root $ROOT" "${PLUGSTACK[@]/#/plugstack }" "${GRES[@]/#/gres }" \
     "${CONF[@]/#/conf }" "${BINDS[@]/#/bind }" "${FILES[@]/#/file }"
   for file in "${PLUGSTACK[@]}" "${FILES[@]%%$'\t'*}"; do
     [[ -f $file ]] && cat "$file"
@@ -78,7 +79,9 @@ write_dir() {
   lines "${FILES[@]}" >"$DIR/files"
   printf '%s' "$INSTALL_PATH" >"$DIR/path"
   mkdir -m 1777 "$DIR/shared"
+  printf '%s' "$ROOT" >"$DIR/root"
   write_etc "$DIR/etc"
+  [[ -z $ROOT ]] || sed -i '/^berth:/d' "$DIR"/etc/{passwd,group,shadow,gshadow}
   mkdir -m 0755 "$DIR/home"
   for user in alice:2001 bob:2002 carol:2003; do
     install -d -m 0700 -o "${user#*:}" -g "${user#*:}" "$DIR/home/${user%:*}"
