@@ -1,7 +1,13 @@
 package deploy
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/testdata/cluster"
 )
@@ -31,4 +37,42 @@ const leftovers = `
 func Leftovers(t testing.TB, c *cluster.Cluster, node string) string {
 	t.Helper()
 	return c.MustRun(t.Context(), node, "root", "perl", "-e", leftovers)
+}
+
+// LoopDevices are the files below dir, a folder of a machine's as this one sees
+// it, that loop devices have. Their paths don't tell: other clusters have the
+// same ones.
+func LoopDevices(t testing.TB, dir string) (files []string) {
+	t.Helper()
+	for _, loop := range loops(t) {
+		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			var st unix.Stat_t
+			if err == nil && unix.Lstat(path, &st) == nil && st.Ino == loop.Inode && st.Dev == loop.Device {
+				files = append(files, path)
+			}
+			return nil
+		})
+	}
+	return files
+}
+
+func loops(t testing.TB) []unix.LoopInfo64 {
+	t.Helper()
+	busy, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []unix.LoopInfo64
+	for _, path := range busy {
+		dev, err := os.Open("/dev/" + strings.Split(path, "/")[3])
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+		dev.Close()
+		if err == nil { // else it was freed meanwhile
+			all = append(all, *info)
+		}
+	}
+	return all
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-hpc/berth/testdata/cluster"
+	"github.com/berth-hpc/berth/testdata/deploy"
 )
 
 // A machine's residue is what of it could still be there when all jobs are
@@ -156,40 +157,12 @@ func mountsIn(pin string) (string, error) {
 	return text.String(), err
 }
 
-// addLoops adds the loop devices whose file lies in the store. Their paths
-// don't tell: other clusters have the same ones.
+// addLoops adds the loop devices whose file lies in the store.
 func addLoops(t *testing.T, r residue, store string) {
 	t.Helper()
-	for _, loop := range loops(t) {
-		_ = filepath.WalkDir(store, func(path string, d fs.DirEntry, err error) error {
-			var st unix.Stat_t
-			if err == nil && unix.Lstat(path, &st) == nil && st.Ino == loop.Inode && st.Dev == loop.Device {
-				r.add("loop device of %s", filepath.Base(filepath.Dir(path)))
-			}
-			return nil
-		})
+	for _, path := range deploy.LoopDevices(t, store) {
+		r.add("loop device of %s", filepath.Base(filepath.Dir(path)))
 	}
-}
-
-func loops(t *testing.T) []unix.LoopInfo64 {
-	t.Helper()
-	busy, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []unix.LoopInfo64
-	for _, path := range busy {
-		dev, err := os.Open("/dev/" + strings.Split(path, "/")[3])
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-		dev.Close()
-		if err == nil { // else it was freed meanwhile
-			all = append(all, *info)
-		}
-	}
-	return all
 }
 
 // A usage is what a daemon uses: open descriptors and kilobytes of memory.

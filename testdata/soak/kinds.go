@@ -1,0 +1,70 @@
+package soak
+
+import "regexp"
+
+// A Kind is one of the things that go wrong: what a job that meets it may end
+// with, and no other way. A job that no fault met has to run.
+type Kind struct {
+	Name    string
+	OfNode  bool
+	OfImage bool
+	// Weather is what the registry does, of server.Faults.
+	Weather string
+	// Kills is what the command line of its victim begins with, after the
+	// folder of the program.
+	Kills *regexp.Regexp
+	// Says is what a job that failed by it may print.
+	Says *regexp.Regexp
+	// Slurm is what Slurm may have on a job that failed by it: a first line with
+	// state and exit code, then its log's lines about the job.
+	Slurm *regexp.Regexp
+	// Orphans says that the node's epilogs may not run, so that berth node
+	// reap has to.
+	Orphans bool
+	// Garbage says that work folders may stay until the store is next used.
+	Garbage bool
+}
+
+func re(text string) *regexp.Regexp { return regexp.MustCompile(`(?m)` + text) }
+
+// What the plugin says when a step's helper was killed.
+const helperEnded = `^berth: error: the container helper (ended before|does not take the request)`
+
+// What programs say whose file the kernel cannot read any more.
+const readFails = `(?i)(bus error|segmentation fault|illegal instruction|trace/breakpoint|input/output error|exec format error|i/o error|command not found|no such file|applet not found|cannot execute)`
+
+// What users read of a registry in bad weather: of a pull, of the look for
+// which image a tag stands for, and of that having failed at submission.
+func registryFails(cause string) *regexp.Regexp {
+	return re(`^berth: error: (pull|resolve) .*` + cause + `|^berth: error: start on several nodes .*could not be asked`)
+}
+
+// Kinds are all there are.
+var Kinds = []Kind{
+	{Name: "kill slurmd", OfNode: true, Kills: re(`^slurmd$`), Orphans: true, Says: re(`^srun: error: Task launch for StepId=\S+ failed on node `)},
+	{Name: "kill slurmctld", Kills: re(`^slurmctld$`), Orphans: true, Says: re(`^(sbatch|srun): error: .*(Unable to contact slurm controller|Zero Bytes|Connection refused|timed out)`)},
+	{Name: "kill munged", Kills: re(`^munged `), Orphans: true, Says: re(`^(sbatch|srun): error: .*([Mm]unge|uthentication)`)},
+	{Name: "kill slurmstepd", OfNode: true, Kills: re(`^slurmstepd: \[[0-9]+\.(0|batch)`), Orphans: true, Slurm: re(`^CANCELLED `), Says: re(`^srun: (Job step aborted|error: Timed out waiting for job step)`)},
+	{Name: "kill worker", OfNode: true, Kills: re(`^berth node worker`), Garbage: true, Says: re(`^berth: error: `)},
+	{Name: "kill fetcher", OfNode: true, Kills: re(`^berth node fetch`), Garbage: true, Says: re(`^berth: error: `)},
+	{Name: "kill converter", OfNode: true, Kills: re(`^berth node convert`), Garbage: true, Says: re(`^berth: error: `)},
+	{Name: "kill helper", OfNode: true, Kills: re(`^berth-create step`), Says: re(helperEnded)},
+	{Name: "kill builder", OfNode: true, Kills: re(`^berth-create (inside|userns|init)`), Says: re(`^berth: error: `)},
+	{Name: "kill janitor", OfNode: true, Kills: re(`^berth-create janitor`)},
+	{Name: "kill image server", OfNode: true, Kills: re(`^squashfuse_ll `), Says: re(`(?i)(transport endpoint is not connected|socket not connected|software caused connection abort|bus error|input/output error)`)},
+	{Name: "kill task", OfNode: true, Kills: re(`^sh /prove `), Says: re(`^srun: error: n[0-9]: tasks? [0-9,-]+: Killed`), Slurm: re(`^(FAILED|CANCELLED) .*(0:9|137:0)$`)},
+	{Name: "fill disk", OfNode: true, Garbage: true, Says: re(`^berth: error: (make room in /var/lib/berth: .* are needed|pull .*no space left on device)`)},
+	{Name: "flip bits", OfNode: true, OfImage: true, Says: re(readFails)},
+	{Name: "truncate image", OfNode: true, OfImage: true, Says: re(readFails)},
+	{Name: "spoil record", OfNode: true, OfImage: true},
+	{Name: "reboot", OfNode: true, Orphans: true, Garbage: true, Slurm: re(`^NODE_FAIL `)},
+	{Name: "remove images", OfNode: true},
+	{Name: "registry cut", Weather: cut, Garbage: true, Says: registryFails(`(EOF|reset)`)},
+	{Name: "registry silent", Weather: "any.silent", Garbage: true, Says: registryFails(`(answer|silent|timeout|time)`)},
+	{Name: "registry busy", Weather: "any.503", Garbage: true, Says: registryFails(`503 Service Unavailable`)},
+	{Name: "registry slow", Weather: "layer.slow.ms2000", Garbage: true},
+	{Name: "layers break off", Weather: "layer.cut", Garbage: true, Says: registryFails(`sent [0-9]+ of [0-9]+ bytes: unexpected EOF`)},
+	{Name: "layers crawl", Weather: "layer.trickle.ms20", Garbage: true, Says: registryFails(`(slow|crawl|stand)`)},
+	{Name: "layers stand still", Weather: "layer.stall", Garbage: true, Says: registryFails(`(stand|still)`)},
+	{Name: "layers are wrong", Weather: "layer.flip", Garbage: true, Says: registryFails(`verify layer .*: got sha256:`)},
+}
