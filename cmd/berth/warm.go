@@ -11,6 +11,7 @@ import (
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/warm"
 )
@@ -204,6 +205,10 @@ func (c *warmCmd) resolveAll(ctx context.Context, s *session, by warmer, entries
 	for _, e := range entries {
 		if e.Keep.IsZero() && c.KeepFor > 0 {
 			e.Keep.For = c.KeepFor
+		}
+		if e.Platform == "" && e.Digest.IsZero() && (c.Lock != "" || c.elsewhere()) {
+			// Others read the digest that is found for this machine's.
+			e.Platform = imagecache.HostPlatform().String()
 		}
 		err := c.resolve(ctx, by, lock, &e)
 		if err == nil {

@@ -138,7 +138,8 @@ func (c *warmCmd) onNodes(ctx context.Context, s *session, entries []warm.Entry,
 const listEnd = "END-OF-BERTH-LIST"
 
 // script is a node's job: everything that it needs is in it, so that nodes and
-// submit host need share no file.
+// submit host need share no file. Schedulers may give a job a mount namespace of
+// its own; the node's leases and mounts are in the node's.
 func (c *warmCmd) script(self string, list []byte, i int, spread time.Duration) string {
 	args := []string{
 		self, "--progress=none", "warm", "--report", "-f", "-",
@@ -158,7 +159,7 @@ func (c *warmCmd) script(self string, list []byte, i int, spread time.Duration) 
 	if program, err := exec.LookPath("scontrol"); err == nil {
 		path = filepath.Dir(program) + ":" + path
 	}
-	return fmt.Sprintf("#!/bin/sh\nPATH='%s' exec %s <<'%s'\n%s%s\n", path, strings.Join(args, " "), listEnd, list, listEnd)
+	return fmt.Sprintf("#!/bin/sh\nPATH='%s' exec nsenter --target 1 --mount -- %s <<'%s'\n%s%s\n", path, strings.Join(args, " "), listEnd, list, listEnd)
 }
 
 func (c *warmCmd) scheduler(s *session) (scheduler, error) {

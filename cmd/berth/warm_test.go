@@ -89,7 +89,7 @@ func TestWarmScript(t *testing.T) {
 	c := &warmCmd{warmLimits: warmLimits{Rate: 1e6, MaxLoad: 0.5, Parallel: 2}}
 	got := c.script("/opt/ber'th/bin/berth", []byte("[[image]]\nname = \"$(touch /tmp/x)\"\n"), 3, 0)
 	for _, want := range []string{
-		`exec '/opt/ber'\''th/bin/berth' '--progress=none' 'warm'`, `'--start=3'`, `'--rate=1000000B'`, `'--max-load=0.5'`,
+		`exec nsenter --target 1 --mount -- '/opt/ber'\''th/bin/berth' '--progress=none' 'warm'`, `'--start=3'`, `'--rate=1000000B'`, `'--max-load=0.5'`,
 		"<<'" + listEnd + "'\n[[image]]\nname = \"$(touch /tmp/x)\"\n" + listEnd + "\n",
 	} {
 		if !strings.Contains(got, want) {

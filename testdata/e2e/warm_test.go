@@ -51,7 +51,7 @@ func (r *trickling) asked(pattern string) int {
 // of which one is drained, the same again, jobs that find them, keeps that end,
 // a machine with too much to do, and a queue whose images are there first.
 func TestWarm(t *testing.T) {
-	s := newSite(t, withConfig(fmt.Sprintf("[registry.%q]\ninsecure = true\n[[policy.rule]]\nname = \"not bob\"\nimages = [\"%s/denied\"]\nusers = [\"bob\"]\naction = \"deny\"\n[container]\n", trickle, trickle)))
+	s := newSite(t, withConfig(fmt.Sprintf("[registry.%q]\ninsecure = true\n[[policy.rule]]\nname = \"not bob\"\nimages = [\"%s/denied\"]\nusers = [\"bob\"]\naction = \"deny\"\n[container]\n", trickle, trickle)), withJobContainer)
 	reg := s.startTrickling(t)
 	var list strings.Builder
 	blobs := map[string]*trickled{}
@@ -79,6 +79,7 @@ func TestWarm(t *testing.T) {
 		t.Errorf("%+v", n3)
 	}
 	transfers(2)
+	s.n1(t, "mountpoint -q /run/berth") // made in the node's mount namespace, not in the job's
 	if n := reg.asked(tags) - asked; n != len(blobs) {
 		t.Errorf("%d tags were asked for %d times", len(blobs), n)
 	}
@@ -91,9 +92,13 @@ func TestWarm(t *testing.T) {
 	if more := len(reg.reg.Requests()) - before; more != 0 {
 		t.Errorf("a run with nothing to do made %d requests", more)
 	}
-	if left := s.With(t).MustRun(t.Context(), "ctl", "root", "squeue", "-h"); left != "" {
+	full := s.submit(t, "-w n2 --exclusive -o /dev/null --wrap 'sleep 1000'")
+	until(t, 20*time.Second, "n2 is full", func() bool { return s.job(t, full, "JobState") == "RUNNING" })
+	s.warm(t, "-f images.lock --nodes n[1-2] --wait 8s", 75, map[string]string{"n1": "ready 3/3 0", "n2": "busy 0/0 0"})
+	if left := s.With(t).MustRun(t.Context(), "ctl", "root", "squeue", "-h", "-o", "%i"); strings.TrimSpace(left) != full {
 		t.Errorf("jobs are left: %s", left)
 	}
+	s.With(t).MustRun(t.Context(), "ctl", "root", "scancel", full)
 
 	r := s.as(t, "alice", "srun -N3 --container-image="+trickle+"/second:1 head -n1 /share/second | uniq")
 	if r.Code != 0 || r.Stdout != "second\n" {
@@ -164,15 +169,33 @@ func (s *site) queue(t *testing.T, reg *trickling) {
 
 // TestWarmClusterStore: of nodes that share a store one pulls.
 func TestWarmClusterStore(t *testing.T) {
-	s, reg := clusterSite(t, "copy", true)
-	image, blob := reg.image(t, "shared", time.Second)
-	s.MustRun(t.Context(), "ctl", "root", "sh", "-c", "echo "+image+" >/root/images.txt")
-	s.warm(t, "-f images.txt --keep-for 24h -w n[1-2]", 0, map[string]string{"n1": "ready 1/1 1", "n2": "ready 1/1 1"})
-	if count, whole := reg.transfers(blob); count != 1 || whole != 1 {
-		t.Errorf("the layer was asked for %d times and arrived %d times", count, whole)
+	const again = "ready 1/1 0"
+	for _, use := range []string{"copy", "mount"} {
+		t.Run(use, func(t *testing.T) {
+			s, reg := clusterSite(t, use, true)
+			image, blob := reg.image(t, "shared", time.Second)
+			s.MustRun(t.Context(), "ctl", "root", "sh", "-c", "echo "+image+" >/root/images.txt")
+			const args = "-f images.txt --keep-for 24h -w n[1-2]"
+			if r := s.With(t).Run(t.Context(), "ctl", "root", "sh", "-c", "cd /root && berth warm "+args); r.Code != 0 {
+				t.Fatal(r)
+			}
+			if count, whole := reg.transfers(blob); count != 1 || whole != 1 {
+				t.Errorf("the layer was asked for %d times and arrived %d times", count, whole)
+			}
+			s.warm(t, args, 0, map[string]string{"n1": again, "n2": again})
+			if out := s.With(t).MustRun(t.Context(), "ctl", "root", "berth", "images", "--cluster"); !strings.Contains(out, "until 2") {
+				t.Errorf("not kept in the shared store: %s", out)
+			}
+			if r := s.as(t, "alice", "srun -N2 -w n[1-2] --container-image="+image+" head -n1 /share/shared | uniq"); r.Code != 0 || r.Stdout != "shared\n" {
+				t.Error(r)
+			}
+			if count, _ := reg.transfers(blob); count != 1 {
+				t.Errorf("jobs pulled: %d transfers", count)
+			}
+			s.idle(t)
+			if own := s.n1(t, "ls /var/lib/berth/images/sha256 | wc -l"); strings.TrimSpace(own) != map[string]string{"copy": "1", "mount": "0"}[use] {
+				t.Errorf("n1 has %s images of its own", own)
+			}
+		})
 	}
-	if out := s.With(t).MustRun(t.Context(), "ctl", "root", "berth", "images", "--cluster"); !strings.Contains(out, "until 2") {
-		t.Errorf("not kept in the shared store: %s", out)
-	}
-	s.idle(t)
 }

@@ -11,6 +11,7 @@
 //	pbs_server   the server, on the submit host                  (root)
 //	pbs_mom      on each node                                    (root)
 //	qsub         submits a job and waits for its end             (users)
+//	pbsnodes     lists the nodes
 //	qmgr         hooks and resources                             (root)
 //	pbs_tmrsh    starts a task of a job on one of its nodes      (jobs)
 //	pbsdsh       … on each of them                               (jobs)
@@ -37,7 +38,7 @@ const (
 
 func main() {
 	programs := map[string]func(args []string) (int, error){
-		"pbs_server": serve, "pbs_mom": serveNode, "qsub": qsub, "qmgr": qmgr, "pbs_tmrsh": tmrsh, "pbsdsh": dsh,
+		"pbs_server": serve, "pbs_mom": serveNode, "qsub": qsub, "qmgr": qmgr, "pbs_tmrsh": tmrsh, "pbsdsh": dsh, "pbsnodes": nodes,
 	}
 	program, ok := programs[filepath.Base(os.Args[0])]
 	if !ok {

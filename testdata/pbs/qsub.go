@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// qsub [-I] [-V] [-J FROM-TO] [-S SHELL] [-l NAME=VALUE,…] [-v NAME=VALUE,…]
+// qsub [-I] [-V] [-N NAME] [-W block=true] [-o PATH] [-j oe] [-r y|n] [-J FROM-TO] [-S SHELL] [-l NAME=VALUE,…] [-v NAME=VALUE,…]
 // [SCRIPT | -- COMMAND…] submits a job, waits for its end, prints its output
 // and ends with its exit status.
 func qsub(args []string) (int, error) {
@@ -76,6 +76,11 @@ func (j *job) options(args []string) (rest []string, err error) {
 			_, err = fmt.Sscanf(args[1], "%d-%d", &j.From, &j.To)
 		case "-S":
 			j.Shell = args[1]
+		case "-N", "-o", "-j", "-r": // a name, and where output goes: always to whoever waits
+		case "-W":
+			if args[1] != "block=true" {
+				err = fmt.Errorf("unknown attribute %s", args[1])
+			}
 		case "-l":
 			assign(j.Resources, args[1])
 		case "-v":

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,9 +96,15 @@ func (j *job) setUser(c *net.UnixConn) error {
 		n, _ := strconv.Atoi(g)
 		j.Groups = append(j.Groups, n)
 	}
-	nodes, aerr := strconv.Atoi(j.Resources["select"])
-	for i := range max(1, nodes) {
+	chunks, chunk, _ := strings.Cut(j.Resources["select"], ":")
+	count, aerr := strconv.Atoi(chunks)
+	for i := range max(1, count) {
 		j.Hosts = append(j.Hosts, fmt.Sprintf("n%d", i+1))
+	}
+	for part := range strings.SplitSeq(chunk, ":") {
+		if host, ok := strings.CutPrefix(part, "host="); ok {
+			j.Hosts = []string{host}
+		}
 	}
 	if aerr != nil && j.Resources["select"] != "" {
 		return aerr

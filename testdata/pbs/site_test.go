@@ -90,7 +90,7 @@ func programs(t *testing.T) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, name := range []string{"qmgr", "pbs_tmrsh", "pbsdsh", "pbs_mom", "pbs_server"} {
+	for _, name := range []string{"qmgr", "pbsnodes", "pbs_tmrsh", "pbsdsh", "pbs_mom", "pbs_server"} {
 		must(t, os.Symlink("qsub", filepath.Join(dir, "bin", name)))
 	}
 	must(t, os.CopyFS(filepath.Join(dir, "python"), os.DirFS("python")))
@@ -118,10 +118,15 @@ func (s *site) startPBS() {
 	s.MustRun(s.t.Context(), "ctl", "root", "/opt/berth/lib/berth/pbs/setup", "install")
 	s.Spawn("pbs_server", cluster.Command{Machine: "ctl", Args: []string{execDir + "/bin/pbs_server"}})
 	for _, node := range []string{"n1", "n2"} {
-		s.Spawn("pbs_mom."+node, cluster.Command{Machine: node, Args: []string{execDir + "/bin/pbs_mom"}})
-		s.MustRun(s.t.Context(), node, "root", "timeout", "20", "bash", "-c", "until (exec 3<>/dev/tcp/127.0.0.1/15002) 2>/dev/null; do sleep 0.05; done")
+		s.startMom(node)
 	}
 	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -S "+serverPath+" ]; do sleep 0.05; done")
+}
+
+func (s *site) startMom(node string) {
+	s.t.Helper()
+	s.Spawn("pbs_mom."+node, cluster.Command{Machine: node, Args: []string{execDir + "/bin/pbs_mom"}})
+	s.MustRun(s.t.Context(), node, "root", "timeout", "20", "bash", "-c", "until (exec 3<>/dev/tcp/127.0.0.1/15002) 2>/dev/null; do sleep 0.05; done")
 }
 
 // as runs a shell script on the submit host as a user, in their home.
