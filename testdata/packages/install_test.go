@@ -46,9 +46,11 @@ func TestInstalledAndRemoved(t *testing.T) {
 		},
 	})
 	s := machines{c, t}
+	// As AppArmor 4 has it; n1 is a machine with an older one, or none.
+	s.sh("ctl", "mkdir -p /etc/apparmor.d/abi && touch /etc/apparmor.d/abi/4.0")
 	before := map[string]string{}
 	for _, m := range []string{"n1", "ctl"} {
-		s.sh(m, "rmdir /var/lib/berth /etc/berth")
+		s.sh(m, "rmdir /var/lib/berth /etc/berth; mkdir -p /var/lib/systemd/timers /etc/systemd/system")
 		before[m] = s.sh(m, everything)
 	}
 	for _, m := range []string{"n1", "ctl"} {
@@ -86,6 +88,10 @@ func (s machines) install(machine string) {
 	s.sh(machine, "dpkg -i /opt/debs/*.deb >/tmp/dpkg.log 2>&1 || { cat /tmp/dpkg.log; exit 1; }; rm /tmp/dpkg.log")
 	if got := s.sh(machine, "id -u berth >/dev/null && getent passwd berth | cut -d: -f7; stat -c '%a %U' /var/lib/berth; find /etc/systemd -name 'berth*'; ls /etc/plugstack.conf.d 2>&1 || :"); !strings.HasPrefix(got, "/usr/sbin/nologin\n755 root\nls: cannot access") {
 		s.t.Errorf("%s after the installation: %s", machine, got)
+	}
+	profile := map[string]string{"ctl": "/usr/share/berth/apparmor/berth\n"}[machine]
+	if got := s.sh(machine, "readlink /etc/apparmor.d/berth || :"); got != profile {
+		s.t.Errorf("%s: AppArmor's profile: %q", machine, got)
 	}
 	if r := s.Run(s.t.Context(), machine, "alice", "srun", "--container-image=x", "true"); !strings.Contains(r.Stderr, "unrecognized option") {
 		s.t.Errorf("%s: the plugin is loaded before somebody said so: %v", machine, r)
@@ -145,13 +151,27 @@ COMP_LINE='` + line + `'; COMP_POINT=${#COMP_LINE}; _berth; printf '%s\n' "${COM
 	}
 }
 
+// inUse is a machine on which an administrator enabled what there is, a timer
+// ran, and a job has a container. The cluster's /etc/slurm is read-only.
+const inUse = `
+mkdir -p /etc/systemd/system/sockets.target.wants /run/berth/jobs/77
+ln -s /usr/lib/systemd/system/berth-mount.socket /etc/systemd/system/sockets.target.wants/
+touch /var/lib/systemd/timers/stamp-berth-warm.timer
+cp -r /etc/slurm /tmp/slurm && mkdir -p /tmp/slurm/plugstack.conf.d
+ln -s /usr/share/berth/slurm/plugstack.conf /tmp/slurm/plugstack.conf.d/berth.conf
+mount --bind /tmp/slurm /etc/slurm`
+
 // remove removes the packages, looks that the store is still there, purges them
 // and compares the machine with what it was.
 func (s machines) remove(machine, before string) {
 	s.t.Helper()
-	s.sh(machine, "mkdir -p /etc/systemd/system/sockets.target.wants && ln -s /usr/lib/systemd/system/berth-mount.socket /etc/systemd/system/sockets.target.wants/")
 	names := "berth-slurm-22.05 berth-pbs berth"
-	if got := s.sh(machine, "dpkg -r "+names+" >/dev/null 2>&1; ls /usr/bin/berth /run/berth 2>/dev/null; ls -d /etc/berth/berth.toml /var/lib/berth; ls /etc/systemd/system/sockets.target.wants; rmdir -p /etc/systemd/system/sockets.target.wants 2>/dev/null || :"); got != "/etc/berth/berth.toml\n/var/lib/berth\n" {
+	s.sh(machine, inUse)
+	s.sh(machine, "dpkg -r "+names+" >/tmp/removed 2>&1")
+	if got := s.sh(machine, `ls -d /etc/berth/berth.toml /var/lib/berth /run/berth/jobs /usr/bin/berth /usr/libexec/berth 2>/dev/null
+ls -A /etc/systemd/system/sockets.target.wants /etc/slurm/plugstack.conf.d; rm -r /run/berth/jobs/77
+rmdir /etc/systemd/system/sockets.target.wants; umount /etc/slurm`); got != "/etc/berth/berth.toml\n/run/berth/jobs\n/var/lib/berth\n"+
+		"/etc/slurm/plugstack.conf.d:\n\n/etc/systemd/system/sockets.target.wants:\n" {
 		s.t.Errorf("%s after the removal: %s", machine, got)
 	}
 	s.sh(machine, "dpkg -P "+names+" >/dev/null && rm -r /etc/plugstack.conf.d")
