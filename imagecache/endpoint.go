@@ -29,6 +29,7 @@ type endpoint struct {
 	credentials authn.Keychain
 	loginTo     name.Repository // what the credentials are for
 	user        string          // whose, "" for any
+	scopes      []string        // what tokens are asked for
 	hidden      bool            // see Network.Hidden
 	schemes     []string
 
@@ -73,7 +74,7 @@ func newEndpoint(host, repository string, h Host, net Network) (*endpoint, error
 	repo := registry.Repo(repository)
 	return &endpoint{
 		host: host, repo: repo, loginTo: repo, base: base, credentials: net.Credentials, hidden: net.Hidden,
-		schemes: schemes, client: base.client(base),
+		scopes: []string{repo.Scope(transport.PullScope)}, schemes: schemes, client: base.client(base),
 	}, nil
 }
 
@@ -93,9 +94,16 @@ func (e *endpoint) lower(to int32) {
 	}
 }
 
-// open asks for path of the repository until the host lets it in. The answer
-// is 200, or 206 to a request for a part.
+// open asks for path of the repository.
 func (e *endpoint) open(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+	return e.openAt(ctx, e.pathOf(path), header)
+}
+
+func (e *endpoint) pathOf(path string) string { return "/v2/" + e.repo.RepositoryStr() + "/" + path }
+
+// openAt asks for path, with its query, until the host lets it in. The answer
+// is 200, or 206 to a request for a part.
+func (e *endpoint) openAt(ctx context.Context, path string, header http.Header) (*http.Response, error) {
 	for {
 		client, step := e.current()
 		resp, err := e.request(ctx, client, path, header)
@@ -118,7 +126,7 @@ func (e *endpoint) open(ctx context.Context, path string, header http.Header) (*
 // mayHide reports whether answer may be another one to somebody it knows.
 func (e *endpoint) mayHide(answer *statusError, path string) bool {
 	return e.hidden && answer.via == "" && answer.status == http.StatusNotFound &&
-		(strings.HasPrefix(path, "manifests/") || strings.HasPrefix(path, "referrers/"))
+		(strings.HasPrefix(path, e.pathOf("manifests/")) || strings.HasPrefix(path, e.pathOf("referrers/")))
 }
 
 func (e *endpoint) current() (*http.Client, int) {
@@ -142,8 +150,7 @@ func (e *endpoint) climb(ctx context.Context, from int) (bool, error) {
 		if auth == nil {
 			continue
 		}
-		scopes := []string{e.repo.Scope(transport.PullScope)}
-		t, err := transport.NewWithContext(ctx, e.repo.Registry, auth, e.base, scopes)
+		t, err := transport.NewWithContext(ctx, e.repo.Registry, auth, e.base, e.scopes)
 		if err == nil {
 			e.step, e.client = step, e.base.client(t)
 			return true, nil
@@ -196,7 +203,7 @@ func (e *endpoint) request(ctx context.Context, client *http.Client, path string
 	e.mu.Unlock()
 	var err error
 	for _, scheme := range schemes {
-		address := fmt.Sprintf("%s://%s/v2/%s/%s", scheme, e.repo.RegistryStr(), e.repo.RepositoryStr(), path)
+		address := scheme + "://" + e.repo.RegistryStr() + path
 		req, reqErr := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 		if reqErr != nil {
 			return nil, reqErr

@@ -62,6 +62,9 @@ type Host struct {
 	// Proxy is used for this host and where it redirects to, instead of
 	// Network.Proxy.
 	Proxy string
+	// API is what Search and Tags may ask this registry for beyond the
+	// distribution specification.
+	API API
 	// MirrorLogins, if set, has the site's login to this host as a mirror of
 	// others, which is shown in place of a user's.
 	MirrorLogins authn.Keychain

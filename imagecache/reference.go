@@ -302,6 +302,15 @@ func (r Reference) Repository() string { return r.repository }
 // Tag returns the tag, or "" where a digest or a file needs none.
 func (r Reference) Tag() string { return r.tag }
 
+// Name returns the registry and the image's name in it, as String has them; the
+// path for files.
+func (r Reference) Name() string {
+	if r.kind != Registry {
+		return r.path
+	}
+	return r.registry + r.separator() + r.repository
+}
+
 // Digest returns the digest that was given, or the zero Digest. It may name
 // an index of platforms.
 func (r Reference) Digest() store.Digest { return r.digest }
@@ -324,7 +333,7 @@ func (r Reference) String() string {
 	var b strings.Builder
 	switch r.kind {
 	case Registry:
-		b.WriteString(r.registry + r.separator() + r.repository)
+		b.WriteString(r.Name())
 	case Path:
 		return r.path
 	default:

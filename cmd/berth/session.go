@@ -113,7 +113,7 @@ func (s *session) network(cfg *config.Config) imagecache.Network {
 func anonymous(cfg *config.Config) imagecache.Network {
 	hosts := map[string]imagecache.Host{}
 	for host, r := range cfg.Registry {
-		hosts[host] = imagecache.Host{Insecure: r.Insecure, CAFile: r.CA, Mirrors: r.Mirrors, Proxy: r.Proxy, TakesLogins: r.TakesLogins}
+		hosts[host] = imagecache.Host{Insecure: r.Insecure, CAFile: r.CA, Mirrors: r.Mirrors, Proxy: r.Proxy, TakesLogins: r.TakesLogins, API: imagecache.API(r.API)}
 	}
 	n := cfg.Network
 	return imagecache.Network{

@@ -172,6 +172,7 @@ type Registry struct {
 	CA       string   // PEM file with further authorities
 	Mirrors  []string // HOST[/PREFIX], tried in order before the registry
 	Proxy    string   // instead of Network.Proxy
+	API      string   // which interface it has of its own; "" goes by its name
 	// Of a host that is a mirror of others:
 	MirrorLogin string // file with the site's login to it
 	TakesLogins bool   // users' logins are shown to it

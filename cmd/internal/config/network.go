@@ -102,3 +102,12 @@ func atLeastOne(value any) error {
 	}
 	return nil
 }
+
+func registryAPI(value any) error {
+	switch api := value.(string); api {
+	case "", "none", "quay", "dockerhub", "harbor":
+		return nil
+	default:
+		return fmt.Errorf("%q is none of quay, dockerhub, harbor and none", api)
+	}
+}

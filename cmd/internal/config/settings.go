@@ -306,6 +306,11 @@ func Settings() []Setting {
 			at:  func(c *Config, host string) any { return &c.registry(host).Proxy },
 		},
 		{
+			Key: "registry.*.api", Open: true, check: registryAPI, Example: `"quay"`,
+			Doc: "The interface of its own by which berth search and berth tags ask this registry: \"quay\" (also Red Hat Quay), \"dockerhub\", \"harbor\" or \"none\". Unset, quay.io and docker.io are asked by theirs, others by none.",
+			at:  func(c *Config, host string) any { return &c.registry(host).API },
+		},
+		{
 			Key: "registry.*.mirror_login", check: absoluteOrNone, Example: `"/etc/berth/mirror-login.json"`,
 			Doc: "The site's login to a mirror, in a file as docker login writes it. Nodes show it to this host where they ask it as a mirror and it wants a login; never where a job names the host itself. It belongs to node.account with mode 0600, or to root with 0640 and the account's group. What the mirror gives for it is for all users of the nodes: a mirror that holds private images must not give them to this login.",
 			at:  func(c *Config, host string) any { return &c.registry(host).MirrorLogin },
