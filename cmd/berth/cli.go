@@ -29,6 +29,8 @@ type cli struct {
 	Verify     verifyCmd     `cmd:"" help:"Read the images at hand and find damaged ones."`
 	Containers containersCmd `cmd:"" help:"List and remove containers that have a name (berth run --name)."`
 	Warm       warmCmd       `cmd:"" help:"Have images at hand before jobs ask for them, here or on a partition's nodes."`
+	Search     searchCmd     `cmd:"" help:"Look for images in a registry."`
+	Tags       tagsCmd       `cmd:"" help:"List the tags of an image in a registry."`
 	Resolve    resolveCmd    `cmd:"" help:"Print the digest that a reference stands for."`
 	Login      loginCmd      `cmd:"" help:"Log in to a registry, for private images."`
 	Logout     logoutCmd     `cmd:"" help:"Forget a login."`

@@ -1,20 +1,46 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/berth-hpc/berth/imagecache/store"
 )
 
 // printJSON prints v the way `--json` does everywhere: indented, one value.
 func (s *session) printJSON(v any) error {
-	e := json.NewEncoder(s.stdout)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(s.stdout, escapeUnprintable(b.String()))
+	return err
+}
+
+// escapeUnprintable writes what JSON lets stand but a terminal may act on, such
+// as C1 controls and marks that turn a line around, as JSON's escapes.
+func escapeUnprintable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r == '\n' || unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // megabytes writes a size as people compare sizes: 10^6 bytes, one decimal.

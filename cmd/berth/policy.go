@@ -168,6 +168,27 @@ func (s *session) permitted(ref imagecache.Reference) error {
 	return d.Err()
 }
 
+// denials returns what says, of an image in a registry, which of the site's
+// rules keeps the user's jobs from it; "" for none, or if that depends on the
+// job.
+func (s *session) denials() (func(image string) (by string, err error), error) {
+	cfg, err := config.Load(config.Source{Dir: s.configDir})
+	if err != nil {
+		return nil, err
+	}
+	p := policyOf(cfg)
+	return func(image string) (string, error) {
+		if !p.Restricts() {
+			return "", nil
+		}
+		d, err := prolog.CheckPolicy(p, image, uint32(s.user.uid), uint32(s.user.gid), nil)
+		if err != nil || d.JobUnknown || d.Allowed() {
+			return "", err
+		}
+		return d.By(), nil
+	}, nil
+}
+
 // policyOf is the site's policy as its settings have it.
 func policyOf(cfg *config.Config) policy.Policy {
 	p := policy.Policy{

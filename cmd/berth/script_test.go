@@ -166,7 +166,7 @@ func setUp(env *testscript.Env) error {
 	tb := env.T().(testing.TB)
 	stalled := make(chan string, 16)
 	reg := server.Start(tb, server.Options{Wrap: func(next http.Handler) http.Handler {
-		return server.Faults(stalling(stalled)(next))
+		return server.Faults(stalling(stalled)(scriptCatalogue().Wrap(next)))
 	}})
 	if err := fill(tb.Context(), reg.Host, env.WorkDir); err != nil {
 		return err
@@ -182,6 +182,22 @@ func setUp(env *testscript.Env) error {
 		return err
 	}
 	return handOver(env.WorkDir)
+}
+
+// scriptCatalogue is what the registry says when it is asked as Quay, Docker
+// Hub or Harbor are.
+func scriptCatalogue() server.Catalogue {
+	pushed := time.Date(2024, 5, 6, 12, 0, 0, 0, time.UTC)
+	tag := func(name, digit string, size int64) server.Tag {
+		return server.Tag{Name: name, Digest: "sha256:" + strings.Repeat(digit, 64), Size: size, Pushed: pushed}
+	}
+	return server.Catalogue{Repositories: []server.Repository{
+		{Name: "bio/samtools", Description: "Tools for \x1b[31mSAM\u009b files", Stars: 3, Pulls: 1000, Tags: []server.Tag{
+			tag("latest", "1", 90e6), tag("1.9--h91753b0_8", "2", 70e6), tag("1.17--h00cdaf9_0", "3", 80e6), tag("1.17--hd87286a_1", "4", 90e6),
+		}},
+		{Name: "bio/bwa", Description: "its output is for samtools"},
+		{Name: "library/samtools", Official: true},
+	}}
 }
 
 // stalling answers no request for repositories called stalled before the
