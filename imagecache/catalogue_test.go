@@ -442,7 +442,9 @@ func TestNamesAreNames(t *testing.T) {
 	}
 	c := server.Catalogue{Repositories: []server.Repository{
 		{Name: "a/b", Description: evil + strings.Repeat("x", 1000), Pulls: -1, Tags: []server.Tag{{Name: "v1", Digest: evil, Size: -5, Pushed: time.Unix(1<<40, 0)}, {Name: evil}}},
-		{Name: "a/" + evil}, {Name: "a/../../b"}, {Name: "a/B C"},
+		{Name: "a/" + evil},
+		{Name: "a/../../b"},
+		{Name: "a/B C"},
 	}}
 	for _, api := range []API{APIQuay, APIDockerHub, APIHarbor} {
 		reg := server.Start(t, server.Options{Wrap: c.Wrap})
