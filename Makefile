@@ -1,7 +1,7 @@
 # Berth's build. `make help` lists the targets.
 #
 # Everything is built below build/, laid out as it is installed:
-#   bin/berth  libexec/berth/{berth-create,berth-join,berth-verify}  lib/berth/spank_berth.so  lib/berth/pbs/
+#   bin/berth  libexec/berth/{berth-create,berth-join,berth-ready,berth-verify}  lib/berth/spank_berth.so  lib/berth/pbs/
 
 # The plugin is built for PREFIX, so give it to `make build` too, or to
 # `make install`, which builds again for it.
@@ -52,6 +52,7 @@ install: build ## install below DESTDIR/PREFIX
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-create $(DESTDIR)$(PREFIX)/libexec/berth/berth-create
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-verify $(DESTDIR)$(PREFIX)/libexec/berth/berth-verify
 	install -D -m 0755 $(BUILD)/libexec/berth/berth-join $(DESTDIR)$(PREFIX)/libexec/berth/berth-join
+	install -D -m 0755 $(BUILD)/libexec/berth/berth-ready $(DESTDIR)$(PREFIX)/libexec/berth/berth-ready
 	install -D -m 0755 $(BUILD)/libexec/berth/slurm/berth-slurm $(DESTDIR)$(PREFIX)/libexec/berth/slurm/berth-slurm
 	cp -P $(BUILD)/libexec/berth/slurm/s* $(DESTDIR)$(PREFIX)/libexec/berth/slurm/
 	install -D -m 0755 $(BUILD)/lib/berth/spank_berth.so $(DESTDIR)$(PREFIX)/lib/berth/spank_berth.so

@@ -31,7 +31,7 @@ func (r EnvRules) Keeps() []string {
 // execve(2), without the NUL at the end).
 const MaxVariable = 128<<10 - 1
 
-// maxVariableName is what berth-join takes (NAME_MAX_BYTES).
+// maxVariableName is what berth-join takes (JOIN_NAME_MAX).
 const maxVariableName = 1023
 
 // ImageEnv returns the variables of an image's config. Entries without a name

@@ -39,6 +39,8 @@ type Request struct {
 	// Unshare are the kinds of namespaces that the container has of its own
 	// (ParseUnshare).
 	Unshare []string `json:"unshare,omitempty"`
+	// Entrypoint is nil where the image's entrypoint is not run.
+	Entrypoint *Entrypoint `json:"entrypoint,omitempty"`
 	// Label is what the container is called while it runs.
 	Label Label `json:"label"`
 	// Devices say which devices the container gets, out of Creation.Catalogue.

@@ -271,13 +271,6 @@ bool check_pin(const char *value, char error[CHECK_ERROR_SIZE]) {
   return wrong(error, "--container-pin is yes, no or require");
 }
 
-bool check_entrypoint(const char *value, char error[CHECK_ERROR_SIZE]) {
-  return value[0] == '0' ||
-         wrong(error, "--container-entrypoint cannot be had: tasks run what srun names and nothing "
-                      "before it; put the image's entrypoint, which berth inspect IMAGE shows, in "
-                      "front of the command");
-}
-
 static bool check_kind(const char *kind, size_t len, char *error) {
   static const char *const kinds[] = {"net", "ipc", "uts"};
   for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)

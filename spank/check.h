@@ -39,9 +39,6 @@ bool check_unshare(const char *value, char error[CHECK_ERROR_SIZE]);
 /* NAME[:MODE], or JOB.STEP */
 bool check_name(const char *value, char error[CHECK_ERROR_SIZE]);
 
-/* check_entrypoint takes "0" or "1", of which "1" cannot be had. */
-bool check_entrypoint(const char *value, char error[CHECK_ERROR_SIZE]);
-
 /* check_bool reads 1 true yes on, 0 false no off; -1 for anything else. */
 int check_bool(const char *value);
 

@@ -86,8 +86,8 @@ static int place_descriptors(const struct child *c, int *status) {
 }
 
 /* The parent may have ended before the kernel was asked to tell. */
-static int tie_to(pid_t parent) {
-  if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+static int tie_to(pid_t parent, int signal) {
+  if (prctl(PR_SET_PDEATHSIG, signal) < 0)
     return -1;
   errno = ECHILD;
   return getppid() == parent ? 0 : -1;
@@ -95,7 +95,7 @@ static int tie_to(pid_t parent) {
 
 static int prepare(const struct child *c, pid_t parent, int *status) {
   reset_signals();
-  if (c->ends_with_us && tie_to(parent) < 0)
+  if (c->ends_with_us != 0 && tie_to(parent, c->ends_with_us) < 0)
     return -1;
   if (place_descriptors(c, status) < 0)
     return -1;
@@ -103,8 +103,9 @@ static int prepare(const struct child *c, pid_t parent, int *status) {
     return -1;
   if (c->as_root)
     reset_oom_score();
-  if (c->own_session) {
+  if (c->own_session)
     setsid();
+  if (c->own_session && !c->in_place) {
     umask(022);
     if (chdir("/") < 0)
       return -1;

@@ -21,10 +21,12 @@ struct child {
   bool as_root;
   /* A session of its own, the root folder, umask 022. */
   bool own_session;
+  /* The same, but in the caller's folder and with its umask. */
+  bool in_place;
   /* Not our child but init's, so that nobody here has to wait for it. */
   bool orphan;
-  /* It gets SIGTERM when this process, which has one thread, ends. */
-  bool ends_with_us;
+  /* The signal that it gets when this process, which has one thread, ends; 0: none. */
+  int ends_with_us;
 };
 
 /* What is read from one end of a pipe; -1 once that is at its end. */

@@ -59,23 +59,22 @@ static bool explain_path(const char *what, const char *path) {
   return true;
 }
 
-static bool is_in(char *path_list, const char *name) {
-  char full[PATH_SIZE];
+bool command_find(char *list, const char *name, char *path, size_t size) {
   char *rest = NULL;
-  for (char *dir = strtok_r(path_list, ":", &rest); dir != NULL; dir = strtok_r(NULL, ":", &rest)) {
-    int n = snprintf(full, sizeof(full), "%s/%s", dir, name);
-    if (n < (int)sizeof(full) && is_executable(full))
+  for (char *dir = strtok_r(list, ":", &rest); dir != NULL; dir = strtok_r(NULL, ":", &rest)) {
+    int n = snprintf(path, size, "%s/%s", dir, name);
+    if (n < (int)size && is_executable(path))
       return true;
   }
   return false;
 }
 
 static void explain_name(spank_t sp, const char *name) {
-  char path[PATH_SIZE], text[PATH_SIZE * 2];
+  char path[PATH_SIZE], full[PATH_SIZE], text[PATH_SIZE * 2];
   if (spank_getenv(sp, "PATH", path, sizeof(path)) != ESPANK_SUCCESS)
     return;
   snprintf(text, sizeof(text), "no command %s in the container; PATH is %s", name, path);
-  if (!is_in(path, name))
+  if (!command_find(path, name, full, sizeof(full)))
     say(text, "  check its name, or give its path; some images lack common tools");
 }
 

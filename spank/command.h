@@ -2,6 +2,8 @@
 #define BERTH_COMMAND_H
 
 #include <slurm/spank.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 /*
  * Says why Slurm will not be able to start the step's command in the container
@@ -11,5 +13,11 @@
  * the task prologs that Slurm starts first, or NULLs.
  */
 void command_explain(spank_t sp, const char *const prologs[2]);
+
+/*
+ * command_find looks for a program in the folders of a list such as PATH, which
+ * it takes apart. path gets where it is.
+ */
+bool command_find(char *list, const char *name, char *path, size_t size);
 
 #endif

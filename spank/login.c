@@ -31,8 +31,11 @@ static int start(const char *berth, const char *reference, char *const *env, pid
   int pipes[2];
   if (pipe2(pipes, O_CLOEXEC) < 0)
     return -1;
-  struct child c = {
-      .path = berth, .argv = argv, .env = env, .fds = {-1, -1, -1, pipes[1]}, .ends_with_us = true};
+  struct child c = {.path = berth,
+                    .argv = argv,
+                    .env = env,
+                    .fds = {-1, -1, -1, pipes[1]},
+                    .ends_with_us = SIGTERM};
   *pid = child_start(&c);
   int why = errno;
   close(pipes[1]);

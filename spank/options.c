@@ -90,12 +90,11 @@ static struct spank_option table[] = {
      "that step",
      1, NAME, callback},
     {"container-entrypoint", NULL,
-     "refused: tasks run what srun names and nothing before it; put the image's entrypoint in "
-     "front of the command",
+     "run the image's entrypoint before the tasks, once per container, and give them its variables",
      0, ENTRYPOINT, callback},
-    {"no-container-entrypoint", NULL, "do not run the image's entrypoint (always so)", 0,
-     NO_ENTRYPOINT, callback},
-    {"container-entrypoint-log", NULL, "without effect, as no entrypoint is run", 0, ENTRYPOINT_LOG,
+    {"no-container-entrypoint", NULL, "do not run the image's entrypoint", 0, NO_ENTRYPOINT,
+     callback},
+    {"container-entrypoint-log", NULL, "show what the image's entrypoint prints", 0, ENTRYPOINT_LOG,
      callback},
     SPANK_OPTIONS_TABLE_END,
 };
@@ -145,8 +144,6 @@ static bool check(int val, const char *value, char *error) {
     return check_unshare(value, error);
   case NAME:
     return check_name(value, error);
-  case ENTRYPOINT:
-    return check_entrypoint(value, error);
   default:
     return true;
   }
@@ -346,13 +343,6 @@ static bool take_flag(int val, const char *suffix, const char *yes, const char *
   return true;
 }
 
-static bool take_entrypoint(char *error) {
-  struct request *r = &layers[ENVIRONMENT];
-  return take_flag(ENTRYPOINT, "ENTRYPOINT", "1", "0", error) &&
-         take_flag(ENTRYPOINT_LOG, "ENTRYPOINT_LOG", "1", "0", error) &&
-         (r->entrypoint == NULL || check_entrypoint(r->entrypoint, error));
-}
-
 static bool take_environment(char *error) {
   struct request *r = &layers[ENVIRONMENT];
   free(r->home);
@@ -371,7 +361,9 @@ static bool take_environment(char *error) {
          take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
-         take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) && take_entrypoint(error) &&
+         take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) &&
+         take_flag(ENTRYPOINT, "ENTRYPOINT", "1", "0", error) &&
+         take_flag(ENTRYPOINT_LOG, "ENTRYPOINT_LOG", "1", "0", error) &&
          take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
          take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
 }

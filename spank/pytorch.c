@@ -39,18 +39,6 @@ static const char *value_of(const struct join_environment *env, const char *name
   return NULL;
 }
 
-/* Of the image's variables, not of the job's. */
-static bool image_sets(const struct join_result *result, const char *name) {
-  struct wire_reader r;
-  struct wire_record rec;
-  size_t len = strlen(name);
-  wire_read(&r, result->data, result->len);
-  while (wire_next(&r, &rec))
-    if (wire_key_is(&rec, "env") && strncmp(rec.value, name, len) == 0 && rec.value[len] == '=')
-      return true;
-  return false;
-}
-
 /* Sets a rank, which Slurm calls otherwise. The value moves when it is set. */
 static int set_rank(const struct join_environment *env, const char *name, const char *slurm) {
   char copy[32];
@@ -71,7 +59,7 @@ int pytorch_set(const struct join_result *result, const struct join_environment 
                 uint32_t step) {
   char host[HOST_SIZE], port[16];
   const char *nodes = value_of(env, "SLURM_STEP_NODELIST");
-  if (!image_sets(result, "PYTORCH_VERSION") || nodes == NULL ||
+  if (!join_image_sets(result, "PYTORCH_VERSION") || nodes == NULL ||
       !pytorch_first_host(nodes, host, sizeof(host)))
     return 0;
   snprintf(port, sizeof(port), "%u", pytorch_port(job, step));

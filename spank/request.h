@@ -32,7 +32,7 @@ struct request {
   char *device;         /* DEVICE[,DEVICE] */
   char *unshare;        /* net, ipc, uts: NS[,NS] */
   char *name;           /* of the container: NAME[:MODE] */
-  char *entrypoint;     /* "0" or "1"; ends at submission, as does the next */
+  char *entrypoint;     /* "0" or "1": run the image's before the tasks */
   char *entrypoint_log; /* "0" or "1" */
   char *task_prolog;    /* of srun --task-prolog; an absolute path */
   char *bcast;          /* "1": the program is a copy on the node (srun --bcast) */

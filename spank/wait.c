@@ -15,6 +15,7 @@
 #include "command.h"
 #include "commands.h"
 #include "devices.h"
+#include "entrypoint.h"
 #include "failure.h"
 #include "join.h"
 #include "login.h"
@@ -350,6 +351,17 @@ static int set_ranks(spank_t sp, const struct join_result *result,
   return -1;
 }
 
+/* Who does not want it gets no variables of one that has run either. */
+static int take_entrypoint(spank_t sp, const struct request *r, const struct join_result *result,
+                           const struct join_environment *env, struct join_error *err) {
+  struct entrypoint_task task = {.runs = local_task(sp) == 0,
+                                 .log = r->entrypoint_log != NULL && r->entrypoint_log[0] == '1'};
+  if (r->entrypoint != NULL && r->entrypoint[0] == '0')
+    return 0;
+  spank_get_item(sp, S_JOB_ENV, &task.env);
+  return entrypoint_take(result, env, &task, err);
+}
+
 static int enter(spank_t sp, const struct request *r, const struct answer *a,
                  struct join_error *err) {
   static struct join_result result;
@@ -374,7 +386,8 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
   if (join_read_result(a->fds[expected - 1], &result, err) < 0 ||
       join_enter(&ns, get(a, "cwd")[0] != '\0' ? get(a, "cwd") : result.cwd, err) < 0)
     return -1;
-  if (join_set_environment(&result, &env, err) < 0)
+  if (join_set_environment(&result, &env, err) < 0 ||
+      take_entrypoint(sp, r, &result, &env, err) < 0)
     return -1;
   return set_ranks(sp, &result, &env, err);
 }

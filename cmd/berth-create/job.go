@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
 	"github.com/berth-hpc/berth/fault"
@@ -143,7 +142,7 @@ func (j *job) make(ctx context.Context, cfg *config.Config) error {
 	defer container.Close()
 	defer users.Close()
 	return fault.Wrap("keep the container", "", fault.Bug, "",
-		container.Hold(ctx, joinPath(), users, set.Remap, j.request.User, j.ready))
+		container.Hold(ctx, beside("berth-join"), users, set.Remap, j.request.User, j.ready))
 }
 
 // ready is called with the process that keeps the container.
@@ -156,13 +155,4 @@ func (j *job) ready(pid int) error {
 		return err
 	}
 	return j.common.Set(&jobstate.Record{Mode: j.mode, PID: pid, PBSExec: j.pbsExec, Workdir: j.request.Workdir != ""})
-}
-
-// joinPath is berth-join, which lies beside this program.
-func joinPath() string {
-	exe, err := os.Executable()
-	if err != nil {
-		return "berth-join"
-	}
-	return filepath.Join(filepath.Dir(exe), "berth-join")
 }

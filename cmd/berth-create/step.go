@@ -56,7 +56,8 @@ func settings(cfg *config.Config) step.Settings {
 		MountDir: cfg.Container.MountDir, Remap: cfg.Container.RemapRoot,
 		Writable: cfg.Container.Root == config.Writable, IDMap: cfg.Container.IDMap,
 		Pins: cfg.Cluster.Dir != "", Kept: site.Kept(&cfg.Container),
-		Slurm: cfg.Container.Slurm, SlurmCommands: slurmCommands(),
+		Slurm: cfg.Container.Slurm, SlurmCommands: beside("slurm"),
+		Entrypoint: cfg.Container.Entrypoint, EntrypointTimeout: cfg.Container.EntrypointTimeout, Ready: beside("berth-ready"),
 		Scratch: func(memory int64) launcher.Scratch { return scratch(&cfg.Container, memory) },
 	}
 }
@@ -111,13 +112,14 @@ func berthPath() string {
 	return filepath.Join(filepath.Dir(exe), "..", "..", "bin", "berth")
 }
 
-// slurmCommands is the folder with the client for containers, beside berth-create.
-func slurmCommands() string {
+// beside is a file or folder of Berth's beside this program: what containers
+// get of it, and berth-join.
+func beside(name string) string {
 	exe, err := os.Executable()
 	if err != nil {
-		return ""
+		return name
 	}
-	return filepath.Join(filepath.Dir(exe), "slurm")
+	return filepath.Join(filepath.Dir(exe), name)
 }
 
 // A node is this node, as the step's helper needs it.

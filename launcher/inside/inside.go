@@ -12,6 +12,7 @@
 //	rootfs.go     image, binds -> root file system with every mount point in place
 //	container.go  overlay      -> mount namespace (libcontainer)
 //	result.go     image config -> what tasks apply after joining
+//	entrypoint.go image config -> what runs the image's entrypoint before tasks
 //	marker.go     result, label -> what further tasks find in the container
 //
 // Nothing here is privileged: a user who takes over this process gains what
@@ -160,7 +161,11 @@ func prepare(req *launcher.Request, realName string, r *rootfs, image *imageConf
 	if err != nil {
 		return nil, err
 	}
-	binds = append(binds, marker)
+	entrypoint, err := r.addEntrypoint(req.Entrypoint, image)
+	if err != nil {
+		return nil, err
+	}
+	binds = append(append(binds, marker), entrypoint...)
 	if err := r.addPoints(binds); err != nil {
 		return nil, err
 	}
@@ -185,7 +190,11 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 	if err != nil {
 		return err
 	}
-	res, err := result(cwd, req.Site.Env, env, slices.Concat(devs.Env, req.HostMPI.Env))
+	entrypoint, err := entrypointRecords(req.Entrypoint, image)
+	if err != nil {
+		return err
+	}
+	res, err := result(cwd, req.Site.Env, env, slices.Concat(devs.Env, req.HostMPI.Env), entrypoint)
 	if err != nil {
 		return err
 	}

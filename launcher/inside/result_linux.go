@@ -51,7 +51,7 @@ func (c *imageConfig) fromTree(r *rootfs) {
 	} else {
 		found = imagefile.ReadConfig(r.readFile)
 	}
-	c.Config.Env, c.Config.WorkingDir = found.Env, found.WorkingDir
+	c.Config.Env, c.Config.WorkingDir, c.Config.Entrypoint = found.Env, found.WorkingDir, found.Entrypoint
 }
 
 // workdir is where tasks start: what the user asked for, else the image's, else /.
@@ -89,8 +89,9 @@ func checkWorkdir(pid int, dir string, asked bool) error {
 }
 
 // result writes what every task applies after joining into a sealed memory
-// file: its folder, and how its environment is made (launcher/join/join.h).
-func result(cwd string, rules launcher.EnvRules, image, devices []string) (*os.File, error) {
+// file: its folder, and how its environment is made (launcher/join/join.h);
+// more are further records.
+func result(cwd string, rules launcher.EnvRules, image, devices []string, more wire.Message) (*os.File, error) {
 	m := wire.Message{{Key: "cwd", Value: cwd}}
 	for _, list := range []struct {
 		key    string
@@ -100,7 +101,7 @@ func result(cwd string, rules launcher.EnvRules, image, devices []string) (*os.F
 			m = m.Add(list.key, v)
 		}
 	}
-	data, err := m.EncodeUpTo(launcher.MaxResult)
+	data, err := append(m, more...).EncodeUpTo(launcher.MaxResult)
 	if err != nil {
 		return nil, userError(fmt.Sprintf("the image's environment: %v", err), "rebuild the image with a smaller environment")
 	}

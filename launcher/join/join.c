@@ -15,9 +15,6 @@
 /* Variables of the host that would name locales the image does not have. */
 static const char *const locale_names[] = {"LANG", "LANGUAGE", "LC_ALL"};
 
-/* The longest name of a variable that an image may set. */
-#define NAME_MAX_BYTES 1024
-
 __attribute__((format(printf, 2, 3))) static int fail(struct join_error *err, const char *format,
                                                       ...) {
   va_list args;
@@ -174,30 +171,41 @@ static bool names(const struct join_result *result, const char *key, const char 
   return false;
 }
 
-static bool kept(const struct join_environment *env, const struct join_result *result,
-                 const char *name) {
+bool join_kept(const struct join_environment *env, const struct join_result *result,
+               const char *name) {
   return join_keeps(env, name) || names(result, "keep", name);
 }
 
-/* Copies the name of "NAME=VALUE"; false if there is none, or none that fits. */
-static bool name_of(const char *entry, char name[NAME_MAX_BYTES]) {
+bool join_name(const char *entry, char name[JOIN_NAME_MAX]) {
   size_t len = strcspn(entry, "=");
-  if (len == 0 || entry[len] == '\0' || len >= NAME_MAX_BYTES)
+  if (len == 0 || entry[len] == '\0' || len >= JOIN_NAME_MAX)
     return false;
   memcpy(name, entry, len);
   name[len] = '\0';
   return true;
 }
 
+bool join_image_sets(const struct join_result *result, const char *name) {
+  struct wire_reader r;
+  struct wire_record rec;
+  size_t len = strlen(name);
+  wire_read(&r, result->data, result->len);
+  while (wire_next(&r, &rec))
+    if (wire_key_is(&rec, "env") && strncmp(rec.value, name, len) == 0 && rec.value[len] == '=')
+      return true;
+  return false;
+}
+
 /* Takes away what the host has and the container is not to have. */
 static void drop(const struct join_environment *env, const struct join_result *result) {
-  char name[NAME_MAX_BYTES];
+  char name[JOIN_NAME_MAX];
   const char *entry;
   for (size_t i = 0; i < sizeof(locale_names) / sizeof(locale_names[0]); i++)
-    if (!kept(env, result, locale_names[i]))
+    if (!join_kept(env, result, locale_names[i]))
       env->unset(env->context, locale_names[i]);
   for (size_t i = 0; (entry = env->entry(env->context, i)) != NULL;) {
-    bool gone = name_of(entry, name) && names(result, "drop", name) && !kept(env, result, name);
+    bool gone =
+        join_name(entry, name) && names(result, "drop", name) && !join_kept(env, result, name);
     if (gone)
       env->unset(env->context, name); /* the others move up */
     i += !gone || env->has(env->context, name);
@@ -206,13 +214,13 @@ static void drop(const struct join_environment *env, const struct join_result *r
 
 static int set_one(const struct join_environment *env, const struct join_result *result,
                    const struct wire_record *rec, struct join_error *err) {
-  char name[NAME_MAX_BYTES];
+  char name[JOIN_NAME_MAX];
   bool image = wire_key_is(rec, "env");
   if (!image && !wire_key_is(rec, "set"))
     return 0;
-  if (!name_of(rec->value, name))
+  if (!join_name(rec->value, name))
     return fail(err, "the image sets a variable without a usable name");
-  bool keep = image ? kept(env, result, name) : join_keeps(env, name);
+  bool keep = image ? join_kept(env, result, name) : join_keeps(env, name);
   if (keep && env->has(env->context, name))
     return 0;
   if (env->set(env->context, name, rec->value + strlen(name) + 1) < 0)

@@ -115,4 +115,17 @@ int join_set_environment(const struct join_result *result, const struct join_env
 /* join_keeps says whether the user wants the host's value of a variable. */
 bool join_keeps(const struct join_environment *env, const char *name);
 
+/* join_kept says whether the user, or a `keep` of the result, does. */
+bool join_kept(const struct join_environment *env, const struct join_result *result,
+               const char *name);
+
+/* The longest name of a variable, in bytes, with a NUL. */
+#define JOIN_NAME_MAX 1024
+
+/* join_name copies the name of "NAME=VALUE"; false if there is none, or none that fits. */
+bool join_name(const char *entry, char name[JOIN_NAME_MAX]);
+
+/* join_image_sets says whether a variable is the image's, not only the job's. */
+bool join_image_sets(const struct join_result *result, const char *name);
+
 #endif

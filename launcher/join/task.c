@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "pid.h"
+#include "variables.h"
 
 static bool environ_has(void *context, const char *name) {
   (void)context;
@@ -44,7 +45,9 @@ static int enter(const struct task *t, struct join_error *err) {
   if (join_read_result(t->result, &result, err) < 0 || join_move(&t->ns, err) < 0 ||
       pid_enter(t->pid, &t->ns, err) < 0 || join_become(&t->ns, result.cwd, err) < 0)
     return -1;
-  return join_set_environment(&result, &env, err);
+  if (join_set_environment(&result, &env, err) < 0)
+    return -1;
+  return variables_expected(&result) ? variables_take(&result, &env, err) : 0;
 }
 
 /* The command must not see our descriptors; it keeps every other it was given. */

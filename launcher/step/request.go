@@ -36,8 +36,10 @@ type Request struct {
 	Env       []string // variables that keep the job's value
 	Unpinned  bool     // nodes may run what the tag means to each of them
 	Slurm     *bool    // Slurm's commands work in the container
-	Memory    int64    // bytes that the job may use on this node; 0 when nothing says
-	Unshare   []string // kinds of namespaces, launcher.ParseUnshare's
+	// Entrypoint says whether the image's entrypoint is run before the tasks.
+	Entrypoint *bool
+	Memory     int64    // bytes that the job may use on this node; 0 when nothing says
+	Unshare    []string // kinds of namespaces, launcher.ParseUnshare's
 	// Kept is the container's name, nil for none. With one, Image may be empty.
 	Kept *launcher.Kept
 }
@@ -80,7 +82,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Mounts: m.All("mounts"), Devices: m.All("device"), HostMPI: m.Get("host_mpi") == "1", Variables: m.All("variable"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
 		Env:   m.All("env"),
-		Slurm: flag(m, "slurm", "1"), Unpinned: m.Get("pin") == "no",
+		Slurm: flag(m, "slurm", "1"), Entrypoint: flag(m, "entrypoint", "1"), Unpinned: m.Get("pin") == "no",
 	}
 	r.User.Groups = n.list("groups")
 	if m.Get("memory") != "" {
@@ -175,8 +177,16 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		Site:      here, Mounts: r.Mounts, Workdir: r.Workdir,
 		Job: job, Devices: wish, Command: v.command, HostMPI: host, CheckMPI: set.CheckMPI,
 		Variables: slices.Concat(r.Variables, v.variables), HookTimeout: set.HookTimeout,
-		Unshare: r.Unshare, Label: r.label(), Kept: r.kept(set),
+		Unshare: r.Unshare, Label: r.label(), Kept: r.kept(set), Entrypoint: r.entrypoint(set),
 	}
+}
+
+// entrypoint is nil for a container whose image's entrypoint is not run.
+func (r *Request) entrypoint(set Settings) *launcher.Entrypoint {
+	if !orDefault(r.Entrypoint, set.Entrypoint) {
+		return nil
+	}
+	return &launcher.Entrypoint{Ready: set.Ready, Limit: set.EntrypointTimeout}
 }
 
 // label is what the step's container is called.

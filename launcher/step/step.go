@@ -82,6 +82,7 @@ type Settings struct {
 	Writable    bool             // when the job does not say
 	Pins        bool             // there is a cluster's store, in which nodes pin what a job's tag means
 	Slurm       bool             // Slurm's commands work in the container, when the job does not say
+	Entrypoint  bool             // the image's is run before the tasks, when the job does not say
 	Devices     devices.Wish     // what the site says of devices
 	HostMPI     launcher.HostMPI // for jobs that want it
 	CheckMPI    bool             // whether the image's MPI is compared with the step's
@@ -90,6 +91,10 @@ type Settings struct {
 
 	// Kept says where containers with a name are, and for how long.
 	Kept launcher.Kept
+
+	// Ready is the program berth-ready; the entrypoint may take so long.
+	Ready             string
+	EntrypointTimeout time.Duration
 
 	SlurmCommands string // the folder that has them on the node (spank/client)
 	// Scratch says where changes go, for a job that may use so many bytes of

@@ -22,6 +22,7 @@ func ParseWhole(m wire.Message) (*Request, error) {
 		return nil, err
 	}
 	r.ID = id
+	r.Entrypoint = new(bool) // no task of Slurm's is there that could run it
 	r.Env = strings.FieldsFunc(strings.Join(r.Env, ","), func(c rune) bool { return c == ',' })
 	return r, nil
 }

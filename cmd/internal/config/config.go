@@ -101,9 +101,13 @@ const (
 // A Container holds the defaults of containers.
 type Container struct {
 	MountHome bool
-	MountDir  bool     // show the job's working directory
-	RemapRoot bool     // appear as root
-	Slurm     bool     // Slurm's commands work in the container
+	MountDir  bool // show the job's working directory
+	RemapRoot bool // appear as root
+	Slurm     bool // Slurm's commands work in the container
+	// Entrypoint has the image's run before a step's tasks; it may take so long.
+	Entrypoint        bool
+	EntrypointTimeout time.Duration
+
 	Root      string   // ReadOnly or Writable
 	Changes   string   // InMemory or OnScratch: where those to a writable root go
 	Memory    Share    // of the job's memory, for them

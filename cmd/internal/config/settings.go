@@ -171,6 +171,16 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.Slurm },
 		},
 		{
+			Key: "container.entrypoint",
+			Doc: "Whether the image's entrypoint is run before the tasks of Slurm's steps, once per container, unless the job says otherwise. All tasks then have what it changes of the environment.",
+			at:  func(c *Config, _ string) any { return &c.Container.Entrypoint },
+		},
+		{
+			Key: "container.entrypoint_timeout", check: positive,
+			Doc: "How long an image's entrypoint may run before the tasks. Then it is killed, and the step fails.",
+			at:  func(c *Config, _ string) any { return &c.Container.EntrypointTimeout },
+		},
+		{
 			Key: "container.sub_ids", Open: true,
 			Doc: "Whether users who appear as root get the further ids that /etc/subuid and /etc/subgid have for them, so that files and processes in the container can be other accounts'. On a node root maps them, in commands by hand newuidmap and newgidmap do. Folders of the node are read-only in such containers. Without it, or for users who are not in both files, calls that need further ids succeed without doing anything.",
 			at:  func(c *Config, _ string) any { return &c.Container.SubIDs },
@@ -343,7 +353,7 @@ func defaults() *Config {
 		Resolve: Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{
 			MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t",
-			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute,
+			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute, EntrypointTimeout: 2 * time.Minute,
 			NamesDir: "/var/tmp/berth-%U", NamesScope: ScopeGlobal, NamesExpiry: 14 * 24 * time.Hour,
 		},
 		Devices:  defaultDevices(),
