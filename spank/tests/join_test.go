@@ -112,7 +112,7 @@ func TestJoinProgram(t *testing.T) {
 	t.Run("sanitized", func(t *testing.T) {
 		t.Setenv("ASAN_OPTIONS", "detect_leaks=0")
 		args := []string{"-fsanitize=address,undefined", "-fno-sanitize-recover=all", joinDir + "/berth-join/main.c"}
-		for _, part := range []string{"task", "pid", "standby", "join", "filter", "wire"} {
+		for _, part := range []string{"task", "pid", "standby", "join", "variables", "filter", "wire"} {
 			args = append(args, filepath.Join(joinDir, part+".c"))
 		}
 		testJoinProgram(t, compile(t, "berth-join", args...))
