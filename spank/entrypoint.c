@@ -317,7 +317,7 @@ static int keep_changes(const struct join_result *result, char *const *before,
   ssize_t len = variables_read(VARIABLES_ENVIRONMENT, data);
   if (len < 0 && errno == EFBIG)
     return fail(err, REMEDY_SKIP,
-                "the image's entrypoint leaves variables of more than %d MiB, which tasks cannot "
+                "the image's entrypoint leaves variables of more than %zu MiB, which tasks cannot "
                 "be given",
                 JOIN_RESULT_MAX >> 20);
   if (len < 0 || (len > 0 && data[len - 1] != '\0'))

@@ -43,7 +43,7 @@ struct join_namespaces {
 int join_type(const char *kind);
 
 /* The largest result, in bytes: more than a program's environment may have. */
-#define JOIN_RESULT_MAX (2 * 1024 * 1024)
+#define JOIN_RESULT_MAX ((size_t)2 << 20)
 
 /*
  * What the container's creator leaves for its tasks. Pages that are not used
