@@ -3,6 +3,8 @@ package prolog
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -81,13 +83,7 @@ func Warm(ctx context.Context, log logrus.FieldLogger, cfg Config, g Warming) (W
 	if err := checkReference(g.Image); err != nil || g.Digest.IsZero() {
 		return Warmed{}, fault.Wrap("read the image's name", "", fault.User, "correct the list", errors.Join(err, errors.New("a name and a digest are needed")))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PrepareDeadline, errDeadline(cfg.PrepareDeadline))
-	defer cancel()
-	done, err := g.worker(log, cfg).warm(ctx, g)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, context.DeadlineExceeded) {
-		err = cause
-	}
-	return done, err
+	return g.worker(log, cfg).warm(ctx, g)
 }
 
 func (w *worker) warm(ctx context.Context, g Warming) (done Warmed, err error) {
@@ -111,7 +107,7 @@ func (w *worker) warm(ctx context.Context, g Warming) (done Warmed, err error) {
 		}
 	}
 	for range removedTries {
-		if done, err = w.atHandOrPulled(ctx, st, g.Digest); !errors.Is(err, store.ErrNotFound) {
+		if done, err = w.unhurried(ctx, st, g.Digest); !errors.Is(err, store.ErrNotFound) {
 			break
 		}
 	}
@@ -127,6 +123,72 @@ func (w *worker) warm(ctx context.Context, g Warming) (done Warmed, err error) {
 func isPublic(im store.Image) bool {
 	a, err := im.Access()
 	return err == nil && a.Public
+}
+
+// errWanted is the cause when a job of this node waits for what is warmed.
+var errWanted = errors.New("a job waits for the image")
+
+// unhurried is atHandOrPulled at the rate that was asked for, until a job wants
+// the image: that one must not wait for so slow a transfer. It ends then, and
+// what follows is the job's own pull, or one as fast as that.
+func (w *worker) unhurried(ctx context.Context, st *store.Store, d store.Digest) (Warmed, error) {
+	if w.rate == 0 {
+		return w.inTime(ctx, st, d)
+	}
+	slow, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		tick := time.NewTicker(wantedEvery)
+		defer tick.Stop()
+		for !w.wanted(d) {
+			select {
+			case <-tick.C:
+			case <-slow.Done():
+				return
+			}
+		}
+		cancel(errWanted)
+	}()
+	done, err := w.atHandOrPulled(slow, st, d)
+	if err == nil || ctx.Err() != nil || !errors.Is(context.Cause(slow), errWanted) {
+		return done, err
+	}
+	w.log.Info("a job waits for it: no bound on the rate any more")
+	w.rate = 0
+	return w.inTime(ctx, st, d)
+}
+
+// inTime is atHandOrPulled with the deadline of a job's preparation. What is
+// slow on purpose has none: registries that stall or crawl are noticed anyhow.
+func (w *worker) inTime(ctx context.Context, st *store.Store, d store.Digest) (Warmed, error) {
+	limit := w.cfg.PrepareDeadline
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	done, err := w.atHandOrPulled(ctx, st, d)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = errDeadline(limit)
+	}
+	return done, err
+}
+
+// wantedEvery is how often it is looked whether a job waits.
+const wantedEvery = time.Second
+
+// wanted says whether a job's preparation needs d, or something of its
+// repository whose digest it does not tell.
+func (w *worker) wanted(d store.Digest) bool {
+	all, err := Status(w.cfg)
+	if err != nil {
+		return false
+	}
+	mine, _ := w.origin()
+	return slices.ContainsFunc(all, func(p Preparation) bool {
+		if p.State != nil || !p.Busy {
+			return false
+		}
+		theirs, ok := (&worker{req: p.Request}).origin()
+		return p.Digest == d.String() || ok && theirs == mine
+	})
 }
 
 func (w *worker) atHandOrPulled(ctx context.Context, st *store.Store, d store.Digest) (Warmed, error) {

@@ -3,12 +3,14 @@ package prolog
 import (
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/policy"
 	"github.com/berth-hpc/berth/prolog/jobstate"
@@ -113,5 +115,41 @@ func TestWarmForAJob(t *testing.T) {
 	}
 	if asked := reg.requests.Load() - before; asked != 0 {
 		t.Errorf("the registry was asked %d times", asked)
+	}
+}
+
+// TestWarmGivesWay: a job does not wait for a transfer that a rate holds back.
+func TestWarmGivesWay(t *testing.T) {
+	if !privateMounts(t) {
+		return
+	}
+	n, reg := newNode(t), newRegistry(t)
+	images, digests := reg.pushNoise(t, 1, 4<<20)
+	d, err := store.ParseDigest(digests[0])
+	must(t, err)
+	began, once := make(chan struct{}), sync.Once{}
+	warmed := make(chan error, 1)
+	go func() {
+		_, err := Warm(t.Context(), logrus.New(), n.cfg.Config, Warming{
+			Image: images[0], Digest: d, Rate: 1000, // an hour
+			Progress: func(p imagecache.Progress) {
+				if p.Phase == imagecache.PhasePull && p.Done > 0 {
+					once.Do(func() { close(began) })
+				}
+			},
+		})
+		warmed <- err
+	}()
+	select {
+	case <-began:
+	case err := <-warmed:
+		t.Fatal("it ended before it began", err)
+	}
+	n.prepare(jobOf(alice, 1, images[0], digests[0])) // waits for PrologWait, half a minute
+	if _, err := n.outcome(jobOf(alice, 1, images[0], digests[0])); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-warmed; err != nil {
+		t.Error(err)
 	}
 }
