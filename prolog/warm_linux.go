@@ -113,7 +113,9 @@ func (w *worker) warm(ctx context.Context, g Warming) (done Warmed, err error) {
 	}
 	if err == nil && isPublic(done.Image) {
 		_ = done.Image.Touch()
-		err = w.keep(ctx, st, g)
+		if g.For.Job != "" {
+			err = w.keep(ctx, st, g)
+		}
 	}
 	return done, err
 }
