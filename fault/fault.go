@@ -66,7 +66,9 @@ type Error struct {
 	Op, Arg string
 	Blame   Blame
 	Remedy  string
-	Err     error
+	// Cause is one of Causes, "" where Blame says enough.
+	Cause string
+	Err   error
 }
 
 // Error returns one line: the step, what it acted on, and the cause. The

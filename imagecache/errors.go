@@ -91,7 +91,7 @@ func mismatch(what, want, got string, from ...string) error {
 		sender = ", from " + sender
 	}
 	return &fault.Error{
-		Op: "verify", Arg: what, Blame: fault.Site,
+		Op: "verify", Arg: what, Blame: fault.Site, Cause: fault.Registry,
 		Remedy: "try again; if it stays, " + who,
 		Err:    fmt.Errorf("got %s, not %s as named%s", got, want, sender),
 	}
@@ -114,7 +114,34 @@ func imageFault(op string, ref Reference, err error) error {
 		return &fault.Error{Op: op, Arg: ref.String(), Blame: f.Blame, Remedy: fault.Remedy(err), Err: err}
 	}
 	blame, remedy := diagnose(ref, err)
-	return &fault.Error{Op: op, Arg: ref.String(), Blame: blame, Remedy: remedy, Err: err}
+	return &fault.Error{Op: op, Arg: ref.String(), Blame: blame, Remedy: remedy, Cause: causeOf(ref, err), Err: err}
+}
+
+// causeOf is the word by which err, which diagnose explains, is counted.
+func causeOf(ref Reference, err error) string {
+	var status *statusError
+	switch {
+	case errors.As(err, &status):
+		return status.cause()
+	case errors.Is(err, context.Canceled), errors.Is(err, unix.EFBIG):
+		return ""
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), ref.kind == Registry && isPath(err):
+		return fault.Disk
+	case ref.kind == Registry:
+		return fault.Registry
+	}
+	return ""
+}
+
+func (e *statusError) cause() string {
+	switch {
+	case e.via != "":
+	case e.status == http.StatusNotFound:
+		return fault.UnknownImage
+	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden, e.status == http.StatusBadRequest && e.login != "":
+		return fault.LoginRefused
+	}
+	return fault.Registry
 }
 
 // isOurs reports whether err comes with a cause of its own, or from this

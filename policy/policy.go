@@ -275,7 +275,7 @@ func (p *Policy) denial(image string, why error) error {
 		contact = "your administrator"
 	}
 	return &fault.Error{
-		Op: "use the image", Arg: image, Blame: fault.User,
+		Op: "use the image", Arg: image, Blame: fault.User, Cause: fault.PolicyDenied,
 		Remedy: "use another image, or ask " + contact + "; berth policy check IMAGE says which rule decides",
 		Err:    fmt.Errorf("the site's policy: %w", why),
 	}

@@ -124,7 +124,7 @@ func systemUser(uid uint32) (looker, error) {
 // withoutLogin adds to a registry's refusal what the user can do about it, and
 // why no login was found, where that is not known.
 func withoutLogin(image string, refusal, why error) error {
-	f := &fault.Error{Op: refusal.Error(), Blame: fault.Of(refusal), Remedy: fault.Remedy(refusal)}
+	f := &fault.Error{Op: refusal.Error(), Blame: fault.Of(refusal), Remedy: fault.Remedy(refusal), Cause: fault.CauseOf(refusal)}
 	if why != nil {
 		f.Op += fmt.Sprintf(" (no login was found: %v)", why)
 	}

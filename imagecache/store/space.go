@@ -30,6 +30,8 @@ type Space struct {
 	// Reap, which may be nil, is called before images have to go: it ends the
 	// uses of those who are not there any more.
 	Reap func(ctx context.Context)
+	// Evicted, which may be nil, is told what went to make room.
+	Evicted func(e Entry)
 }
 
 // unlimited says that sp decides nothing: a cluster's store is no single node's
@@ -189,6 +191,9 @@ func (sp *Space) evict(ctx context.Context, key string, bytes int64) (removed []
 		}
 		removed = append(removed, e)
 		bytes -= e.Size
+		if sp.Evicted != nil {
+			sp.Evicted(e)
+		}
 	}
 	return removed, nil
 }
@@ -238,7 +243,7 @@ func (sp *Space) full(u usage, bytes int64) error {
 		remedy = ", or make room on its disk"
 	}
 	return &fault.Error{
-		Op: "make room in", Arg: sp.Store.root, Blame: fault.Site,
+		Op: "make room in", Arg: sp.Store.root, Blame: fault.Site, Cause: fault.Disk,
 		Remedy: "remove images that nobody needs (berth images, berth rm), end what keeps or uses others" + remedy,
 		Err:    &fullError{fmt.Sprintf("%s are needed, and what may be removed is not enough: %s", size(bytes), text)},
 	}
