@@ -28,6 +28,8 @@ type Container struct {
 	Notes []string
 	// Sources are the paths that were, or would have been, mounted.
 	Sources []Source
+	// Made is what the process that built it says of it: the user's.
+	Made Made
 	// Own are further namespaces that it has of its own.
 	Own []Namespace
 	// NewPID has the first task make a pid namespace. It is not for tasks of
@@ -183,7 +185,7 @@ func (c *Creation) newContainer(r *Reply, files []*os.File) (*Container, error) 
 	for i, kind := range kinds {
 		container.Own = append(container.Own, Namespace{kind, files[2+i]})
 	}
-	container.Sources = r.Sources
+	container.Sources, container.Made = r.Sources, r.Made.Bounded()
 	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
 		container.Notes = append(container.Notes, fault.Clean(n))
 	}

@@ -153,7 +153,35 @@ type Reply struct {
 	Ready   bool           `json:"ready,omitempty"`
 	Notes   []string       `json:"notes,omitempty"`
 	Sources []Source       `json:"sources,omitempty"`
+	Made    Made           `json:"made"`
 	Failure *fault.Message `json:"failure,omitempty"`
+}
+
+// Made is what the builder says of a container that is ready, for its user's
+// record. It runs as the user and may say anything.
+type Made struct {
+	Mounts  []string `json:"mounts,omitempty"`  // SOURCE:TARGET[:ro]; tmpfs and berth for what is made for the container
+	Devices []string `json:"devices,omitempty"` // VENDOR/CLASS=NAME, or paths
+}
+
+// maxMade bounds each list, maxMadeText each line in bytes.
+const (
+	maxMade     = 200
+	maxMadeText = 1024
+)
+
+// Bounded is m with lists and lines of a length, fit to be printed.
+func (m Made) Bounded() Made {
+	bound := func(lines []string) (all []string) {
+		for _, line := range lines[:min(len(lines), maxMade)] {
+			if len(line) > maxMadeText {
+				line = line[:maxMadeText]
+			}
+			all = append(all, fault.Clean(line))
+		}
+		return all
+	}
+	return Made{Mounts: bound(m.Mounts), Devices: bound(m.Devices)}
 }
 
 // A Source is a path of the host that a container shows, or would if it

@@ -43,7 +43,7 @@ func Cleanup(ctx context.Context, cfg Config, r io.Reader) error {
 	if !known(cfg.RunDir) {
 		return nil // no job with an image since the boot
 	}
-	if err := errors.Join(endJob(ctx, cfg, job), collectIfShort(cfg)); err != nil {
+	if err := errors.Join(endJob(ctx, cfg, job), collectIfShort(cfg), cfg.tidyRecords(ctx)); err != nil {
 		return fmt.Errorf("clean up after job %s: %w", job, err)
 	}
 	return nil

@@ -160,13 +160,13 @@ func (n *faultyNode) killed(t *testing.T, ops int) {
 		killed <- err
 	}))
 	outcome := n.next() // near its end the worker may have been faster
+	eventually(t, "its processes end", func() bool { return len(n.processes()) == 0 })
 	select {
 	case err := <-killed:
 		must(t, err)
 	default:
 		t.Errorf("was not killed: %v", outcome)
 	}
-	eventually(t, "its processes end", func() bool { return len(n.processes()) == 0 })
 	n.check(t)
 }
 

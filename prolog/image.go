@@ -19,6 +19,8 @@ func (w *worker) useImage(ctx context.Context, im store.Image) (*jobstate.Ready,
 	if err := w.mustBeEntitled(im.Digest()); err != nil {
 		return nil, err
 	}
+	w.noteRights(im)
+	defer w.phases.begin("mount")()
 	key, runDir := store.Key(im.Digest()), w.cfg.RunDir
 	err := withImages(ctx, runDir, func(mounts *launcher.Mounts) error {
 		file, err := im.Open() // before the lease: see jobstate.SetLease

@@ -2,15 +2,11 @@ package prolog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/berth-hpc/berth/fault"
-	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/policy"
 	"github.com/berth-hpc/berth/prolog/jobstate"
 )
@@ -24,32 +20,9 @@ import (
 // and where there are none, because the job itself wants no image or Slurm is
 // older, the scheduler is asked, once for a job and node.
 
-// jobFacts is what that file has.
-type jobFacts struct {
-	UID uint32     `json:"uid"` // the job's number may come again
-	Job policy.Job `json:"job"`
-}
-
-func jobFactsPath(runDir string, job jobstate.JobID) string {
-	return filepath.Join(jobstate.JobDir(runDir, job), "job.json")
-}
-
 // writeJob writes down what is known of req's job, whose folder exists.
 func writeJob(runDir string, req jobstate.Request, job policy.Job) error {
-	return store.WriteJSON(jobFactsPath(runDir, req.Job), 0o600, jobFacts{UID: req.UID, Job: job})
-}
-
-// knownJob is what was written down for req's job; nil for nothing.
-func knownJob(runDir string, req jobstate.Request) *policy.Job {
-	data, err := os.ReadFile(jobFactsPath(runDir, req.Job))
-	if err != nil {
-		return nil
-	}
-	var f jobFacts
-	if json.Unmarshal(data, &f) != nil || f.UID != req.UID || f.Job.Partition == "" {
-		return nil
-	}
-	return &f.Job
+	return jobstate.SetFacts(runDir, req.Job, jobstate.Facts{UID: req.UID, Job: job})
 }
 
 // askForJob asks the scheduler. An error means that nobody knows: then nothing

@@ -13,6 +13,7 @@ import (
 	"github.com/berth-hpc/berth/imagecache"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/policy"
+	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // The site's policy is applied by root, to the name by which a job asks for an
@@ -53,7 +54,7 @@ func (w *worker) decide() (who policy.Subject, err error) {
 	if who, err = subject(w.cfg.Policy, w.req.UID, w.req.GID); err != nil {
 		return who, err
 	}
-	who.Job = knownJob(w.cfg.RunDir, w.req)
+	who.Job = jobstate.KnownJob(w.cfg.RunDir, w.req.Job, w.req.UID)
 	w.decideFor(who)
 	return who, nil
 }

@@ -45,7 +45,8 @@ func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	folder, err := start(ctx, cfg, req, m)
+	began := time.Now()
+	folder, at, err := start(ctx, cfg, req, m)
 	if err != nil {
 		return fmt.Errorf("prepare an image for job %s: %w", req.Job, err)
 	}
@@ -53,37 +54,48 @@ func Prepare(ctx context.Context, cfg Config, r io.Reader) error {
 	defer cancel()
 	// Ready, failed or not yet: the tasks learn it from the folder.
 	_, _ = folder.Wait(ctx, nil)
+	var held time.Duration // nobody, where the helper of a step asks, which waits itself
+	told, ok := toldOf(m)
+	if m.Get("wait") != "0" {
+		held = time.Since(began)
+	}
+	if !ok {
+		cfg.countPrepare(req, nil, held, at)
+	} else {
+		cfg.countPrepare(req, &told, held, at)
+	}
 	return nil
 }
 
-// start makes sure that somebody prepares what req asks for, or did.
-func start(ctx context.Context, cfg Config, req jobstate.Request, m wire.Message) (jobstate.Folder, error) {
+// start makes sure that somebody prepares what req asks for, or did. at is the
+// outcome where this process has prepared it.
+func start(ctx context.Context, cfg Config, req jobstate.Request, m wire.Message) (folder jobstate.Folder, at *jobstate.State, err error) {
 	// The run folder's own mount comes first: it would cover the job's folder.
 	mounts, err := launcher.OpenMounts(ctx, cfg.RunDir)
 	if err != nil {
-		return jobstate.Folder{}, err
+		return jobstate.Folder{}, nil, err
 	}
 	mounts.Close()
-	folder, err := jobstate.Create(cfg.RunDir, req)
+	folder, err = jobstate.Create(cfg.RunDir, req)
 	if job, ok := toldOf(m); err == nil && ok {
 		err = writeJob(cfg.RunDir, req, job)
 	}
 	if err != nil {
-		return folder, err
+		return folder, nil, err
 	}
 	login := m.Get("login")
 	lock, err := takeLock(ctx, folder, login != "")
 	if err != nil || lock == nil {
-		return folder, err // nil: a worker is at it
+		return folder, nil, err // nil: a worker is at it
 	}
 	defer lock.Close() // the worker's copy keeps it locked
 	if settled, err := alreadySettled(folder, login != ""); settled || err != nil {
-		return folder, err
+		return folder, nil, err
 	}
 	if state, ok := atOnce(ctx, cfg, req); ok {
-		return folder, folder.SetState(state)
+		return folder, &state, folder.SetState(state)
 	}
-	return folder, startWorker(cfg, folder, lock, login)
+	return folder, nil, startWorker(cfg, folder, lock, login)
 }
 
 // endingLimit bounds how long a worker that has recorded its outcome may take to
@@ -128,9 +140,11 @@ func atOnce(ctx context.Context, cfg Config, req jobstate.Request) (jobstate.Sta
 	if err != nil {
 		return jobstate.State{}, false
 	}
-	w := &worker{cfg: cfg, req: req, log: logrus.New()}
+	w := &worker{cfg: cfg, req: req, log: logrus.New(), phases: phases{}}
 	ready, ok := w.atOnce(ctx, st, d)
-	return jobstate.State{Ready: ready, Hit: true, Time: time.Now(), Seconds: time.Since(began).Seconds()}, ok
+	return jobstate.State{
+		Ready: ready, Hit: true, Time: time.Now(), Seconds: time.Since(began).Seconds(), Phases: w.phases, Verdicts: w.verdicts(),
+	}, ok
 }
 
 func (w *worker) atOnce(ctx context.Context, st *store.Store, d store.Digest) (*jobstate.Ready, bool) {

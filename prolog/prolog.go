@@ -18,6 +18,7 @@
 //	policy_linux.go    applies the site's policy                    (root)
 //	job_linux.go       a job's account and partition                (root)
 //	warm_linux.go      images before a job asks for them            (root)
+//	count_linux.go     counts what was done, tidies records         (root)
 //	lend_linux.go      images for users' own processes, outside of jobs (root)
 //	image.go           leases and mounts, under one lock            (root)
 //	room_linux.go      reserves and makes room in the store         (root)
@@ -47,6 +48,7 @@ import (
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/policy"
+	"github.com/berth-hpc/berth/prolog/records"
 )
 
 // Config is what a node's programs need to know; the command line fills it
@@ -98,6 +100,11 @@ type Config struct {
 	// image holds; GrantStaleOK lets it hold while the registry does not answer.
 	GrantTTL     time.Duration
 	GrantStaleOK bool
+
+	// Records bound what is kept of the steps that ran here; Textfile is where
+	// Prometheus's node_exporter looks for the counts, "" for beside them.
+	Records  records.Limits
+	Textfile string
 
 	users func(uid uint32) (looker, error) // systemUser, but in tests
 }

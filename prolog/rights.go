@@ -127,8 +127,8 @@ func (w *worker) grant(o store.Origin, d store.Digest) grant {
 	return grant{UID: w.req.UID, Registry: o.Registry, Repository: o.Repository, Digest: d}
 }
 
-// pulled entitles the job's user to d, every blob of which was pulled for them.
-func (w *worker) pulled(d store.Digest, public bool) error {
+// entitle entitles the job's user to d, every blob of which was pulled for them.
+func (w *worker) entitle(d store.Digest, public bool) error {
 	w.entitled = d
 	o, ok := w.origin()
 	if public || !ok || w.req.UID == 0 {

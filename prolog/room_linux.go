@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog/jobstate"
+	"github.com/berth-hpc/berth/prolog/metrics"
 )
 
 // fetchInto has the account fetch d into work folders of lock, and returns
@@ -109,6 +110,9 @@ func (w *worker) space(st *store.Store) *store.Space {
 		if err != nil {
 			w.log.WithError(err).Warn("look for jobs whose epilog never ran")
 		}
+	}
+	sp.Evicted = func(e store.Entry) {
+		w.cfg.note(metrics.Event{Evicted: 1, EvictedBytes: e.Size}) // added up with the rest
 	}
 	return sp
 }

@@ -44,10 +44,14 @@ func (w *worker) hasSignature(have []store.Signature) (bool, error) {
 		return false, err
 	}
 	root, err := w.trustedRoot()
-	return slices.ContainsFunc(have, func(s store.Signature) bool {
+	i := slices.IndexFunc(have, func(s store.Signature) bool {
 		return slices.Contains(fingerprints, s.Key) && (!w.decision.SignedName() || isNameOf(s.Name, w.ref)) &&
 			(root == "" || s.Log == cosign.LogFingerprint(root))
-	}), err
+	})
+	if i >= 0 {
+		w.signer = have[i].Key
+	}
+	return i >= 0, err
 }
 
 // trustedRoot is the site's, "" where no transparency log is wanted.

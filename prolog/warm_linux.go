@@ -83,7 +83,10 @@ func Warm(ctx context.Context, log logrus.FieldLogger, cfg Config, g Warming) (W
 	if err := checkReference(g.Image); err != nil || g.Digest.IsZero() {
 		return Warmed{}, fault.Wrap("read the image's name", "", fault.User, "correct the list", errors.Join(err, errors.New("a name and a digest are needed")))
 	}
-	return g.worker(log, cfg).warm(ctx, g)
+	w := g.worker(log, cfg)
+	done, err := w.warm(ctx, g)
+	cfg.countWarm(w.pulled)
+	return done, err
 }
 
 func (w *worker) warm(ctx context.Context, g Warming) (done Warmed, err error) {

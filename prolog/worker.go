@@ -37,7 +37,7 @@ func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string, 
 	log = log.WithFields(logrus.Fields{"job": req.Job, "uid": req.UID, "image": req.Image})
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.PrepareDeadline, errDeadline(cfg.PrepareDeadline))
 	defer cancel()
-	w := &worker{cfg: cfg, log: log, folder: folder, req: req}
+	w := &worker{cfg: cfg, log: log, folder: folder, req: req, phases: phases{}}
 	if login != nil {
 		if err := w.takeLogin(login); err != nil {
 			return err
@@ -45,12 +45,15 @@ func Work(ctx context.Context, log logrus.FieldLogger, cfg Config, path string, 
 	}
 	state := w.prepare(ctx)
 	state.Time, state.Seconds = time.Now(), time.Since(began).Seconds()
-	return folder.SetState(state)
+	err = folder.SetState(state)
+	// The job goes on by now.
+	w.count(state)
+	return err
 }
 
 func errDeadline(d time.Duration) error {
 	return &fault.Error{
-		Op: "prepare the image", Blame: fault.Site,
+		Op: "prepare the image", Blame: fault.Site, Cause: fault.Deadline,
 		Remedy: "run: berth pull IMAGE, to see where the time goes; the limit is node.prepare_deadline in /etc/berth/berth.toml",
 		Err:    fmt.Errorf("gave up after %s", d),
 	}
@@ -85,6 +88,12 @@ type worker struct {
 	signed       []store.Signature
 	signedPublic bool // whether nobody's login was needed to see them
 
+	// See count_linux.go.
+	phases phases
+	pulled int64
+	rights string
+	signer string
+
 	entitled store.Digest // what the user may use; see rights.go
 	login    credentials.Login
 	looked   bool  // for login
@@ -112,11 +121,11 @@ func (w *worker) prepare(ctx context.Context) jobstate.State {
 	}
 	if err != nil {
 		w.log.WithError(err).Error("prepare")
-		return jobstate.State{Failure: fault.NewMessage(err), LoginWanted: w.loginWanted(err)}
+		return jobstate.State{Failure: fault.NewMessage(err), LoginWanted: w.loginWanted(err), Phases: w.phases, Pulled: w.pulled, Verdicts: w.verdicts()}
 	}
 	ready.Pinned = w.pinned
 	w.log.WithField("digest", ready.Digest).Info("ready")
-	return jobstate.State{Ready: ready, Hit: w.hit}
+	return jobstate.State{Ready: ready, Hit: w.hit, Phases: w.phases, Pulled: w.pulled, Verdicts: w.verdicts()}
 }
 
 func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
@@ -127,7 +136,9 @@ func (w *worker) image(ctx context.Context) (*jobstate.Ready, error) {
 	if err != nil {
 		return nil, err
 	}
+	resolved := w.phases.begin("resolve")
 	d, err := w.digest(ctx, st)
+	resolved()
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +253,9 @@ func (w *worker) resolve(ctx context.Context) (d store.Digest, err error) {
 // nodes' programs on this store, wait for the one that holds the image's lock;
 // when that one is killed, the next takes over from the start.
 func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (store.Image, error) {
+	locked := w.phases.begin("lock")
 	lock, err := st.Lock(ctx, d, func() { w.say(imagecache.Progress{Phase: imagecache.PhaseWait}) })
+	locked()
 	if err != nil {
 		return store.Image{}, err
 	}
@@ -251,6 +264,7 @@ func (w *worker) pull(ctx context.Context, st *store.Store, d store.Digest) (sto
 			w.log.WithError(err).Warn("release the image's lock")
 		}
 	}()
+	defer w.phases.begin("get")()
 	if im, err := st.Get(d); err == nil {
 		ok, err := w.mayUseImage(ctx, im)
 		if err == nil && !ok {
@@ -277,7 +291,8 @@ func (w *worker) fetchAndPublish(ctx context.Context, st *store.Store, lock *sto
 	if err == nil {
 		w.noteGood(im, lastSquashfsError())
 		w.trim(ctx, st)
-		err = w.pulled(d, work.Origin.Public)
+		w.noteCost(im)
+		err = w.entitle(d, work.Origin.Public)
 	}
 	return im, err
 }
@@ -295,7 +310,7 @@ func (w *worker) pullToo(ctx context.Context, st *store.Store, lock *store.Lock,
 	if err := im.AddOrigin(*work.Origin, w.canonical()); err != nil {
 		return err
 	}
-	return w.pulled(im.Digest(), work.Origin.Public)
+	return w.entitle(im.Digest(), work.Origin.Public)
 }
 
 // fetchForUser has the account fetch d, with the user's login if need be, and

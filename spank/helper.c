@@ -62,6 +62,12 @@ static void add_memory(spank_t sp, struct wire_writer *w) {
     wire_add_number(w, "memory", memory);
 }
 
+static void add_version(spank_t sp, struct wire_writer *w) {
+  char *version = NULL;
+  if (spank_get_item(sp, S_SLURM_VERSION, &version) == ESPANK_SUCCESS && version != NULL)
+    wire_add(w, "slurm_version", version);
+}
+
 static void encode(spank_t sp, const struct request *r, struct wire_writer *w) {
   uid_t uid = (uid_t)-1;
   gid_t gid = (gid_t)-1;
@@ -76,6 +82,7 @@ static void encode(spank_t sp, const struct request *r, struct wire_writer *w) {
   add_number(sp, w, "node", S_JOB_NODEID);
   add_nodes(sp, w);
   add_memory(sp, w);
+  add_version(sp, w);
   request_encode(r, w);
 }
 

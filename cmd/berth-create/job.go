@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/cmd/internal/nodelog"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/launcher"
@@ -38,7 +39,11 @@ func runJob(ctx context.Context, in io.Reader, out *os.File) error {
 	}
 	fmt.Fprintln(out, "recorded")
 	out.Close() // the hook waits for its end, too
-	log := openLog(runDir).WithFields(logrus.Fields{"job": j.id, "uid": j.request.User.UID})
+	logger := openLog(runDir)
+	if err == nil {
+		nodelog.System().Attach(logger, cfg.Log.To)
+	}
+	log := logger.WithFields(logrus.Fields{"job": j.id, "uid": j.request.User.UID})
 	if err == nil {
 		err = j.make(ctx, cfg)
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/cmd/internal/nodelog"
 	"github.com/berth-hpc/berth/cmd/internal/site"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache/credentials"
@@ -37,6 +38,7 @@ func runStep(ctx context.Context) error {
 		return step.Run(ctx, openLog("/run/berth"), control, broken{err}, step.Settings{})
 	}
 	log := openLog(cfg.Node.RunDir)
+	nodelog.System().Attach(log, cfg.Log.To)
 	return step.Run(ctx, log, control, &node{cfg: cfg, berth: berthPath()}, settings(cfg))
 }
 
@@ -77,6 +79,9 @@ func (b broken) Image(context.Context, *step.Request, step.User) (step.Image, er
 func (b broken) Catalogue(context.Context) (*os.File, error) { return nil, b.err }
 
 func (b broken) Kept(*step.Request) error { return b.err }
+
+// Report implements step.Node: a node without settings knows no place for it.
+func (broken) Report(*step.Report) {}
 
 func (b broken) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
 	return nil, b.err
@@ -130,6 +135,7 @@ type node struct {
 	// account and queue are that job's.
 	job            jobstate.JobID
 	account, queue string
+	asked          jobstate.Folder // what Image has asked for
 }
 
 func (n *node) Image(ctx context.Context, r *step.Request, user step.User) (step.Image, error) {
@@ -137,6 +143,7 @@ func (n *node) Image(ctx context.Context, r *step.Request, user step.User) (step
 		Job: n.id(r.Job), UID: uint32(r.User.UID), GID: uint32(r.User.GID), Image: r.Image, Digest: r.Digest,
 		Account: n.account, Partition: n.queue,
 	}
+	n.asked = jobstate.Locate(n.cfg.Node.RunDir, req)
 	folder, err := jobstate.Ensure(ctx, []string{n.berth}, n.cfg.Node.RunDir, req)
 	if err != nil {
 		return nil, err

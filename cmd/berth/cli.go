@@ -36,6 +36,9 @@ type cli struct {
 	Logout     logoutCmd     `cmd:"" help:"Forget a login."`
 	Credential credentialCmd `cmd:"" hidden:"" help:"Answer which login is for an image. Only Berth starts it."`
 	Task       taskCmd       `cmd:"" hidden:"" help:"Run a task of a job in the job's container. Only PBS's hook starts it."`
+	Ps         psCmd         `cmd:"" name:"ps" help:"List the containers that run on this machine: yours, or those of all jobs (root)."`
+	Record     recordCmd     `cmd:"" help:"Show what became of a job's containers on this node."`
+	Logs       logsCmd       `cmd:"" help:"Show what Berth said for a job on this node."`
 	Node       nodeCmd       `cmd:"" help:"What a node of a cluster does before and after a job."`
 	Devices    devicesCmd    `cmd:"" help:"List the devices that a container can be given."`
 	Doctor     doctorCmd     `cmd:"" help:"Find out what keeps Berth from working on this machine."`

@@ -74,6 +74,9 @@ func (c *gcCmd) collect(ctx context.Context, s *session, cfg *config.Config, don
 		p.space.Reap = nil // done
 		removed, err := p.space.Collect(ctx, store.Collection{DryRun: c.DryRun, UnusedFor: c.UnusedFor})
 		done.add(removed)
+		if p.node && !c.DryRun {
+			s.noteEvicted(ctx, removed)
+		}
 		if err != nil {
 			return err
 		}
@@ -82,6 +85,19 @@ func (c *gcCmd) collect(ctx context.Context, s *session, cfg *config.Config, don
 		}
 	}
 	return nil
+}
+
+// noteEvicted counts what went of the node's store.
+func (s *session) noteEvicted(ctx context.Context, removed []store.Removal) {
+	images, bytes := 0, int64(0)
+	for _, r := range removed {
+		if !r.Digest.IsZero() {
+			images, bytes = images+1, bytes+r.Size
+		}
+	}
+	if site, err := s.site(); err == nil {
+		site.NoteEvicted(ctx, images, bytes)
+	}
 }
 
 // reap ends what jobs left whose epilog never ran. That it cannot be done must

@@ -8,9 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/berth-hpc/berth/cmd/internal/config"
+	"github.com/berth-hpc/berth/cmd/internal/nodelog"
 	"github.com/berth-hpc/berth/cmd/internal/site"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
@@ -18,6 +18,7 @@ import (
 	"github.com/berth-hpc/berth/imagecache/store"
 	"github.com/berth-hpc/berth/prolog"
 	"github.com/berth-hpc/berth/prolog/jobstate"
+	"github.com/berth-hpc/berth/prolog/records"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ type nodeCmd struct {
 	Prepare nodePrepareCmd `cmd:"" help:"Have a job's image made ready; the request is on standard input (root)."`
 	Cleanup nodeCleanupCmd `cmd:"" help:"Undo what was made for a job; the request is on standard input (root)."`
 	Reap    nodeReapCmd    `cmd:"" help:"Undo what was made for jobs whose cleanup never ran (root)."`
-	Status  nodeStatusCmd  `cmd:"" help:"List what is prepared for the jobs on this node (root)."`
+	Status  nodeStatusCmd  `cmd:"" help:"Show the store, and what is prepared and runs for the jobs on this node (root)."`
 	Lend    nodeLendCmd    `cmd:"" name:"mount-request" hidden:"" help:"Serve a user's own berth run. Only berth-mount.socket starts it."`
 	Worker  nodeWorkerCmd  `cmd:"" hidden:"" help:"Prepare one image. Only prepare starts it."`
 	Fetch   nodeFetchCmd   `cmd:"" hidden:"" help:"Get one image. Only worker starts it, as the account for it."`
@@ -75,6 +76,7 @@ func (s *session) siteSettings() (prolog.Config, *config.Config, error) {
 		Verifier: filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-verify"),
 		Creator:  filepath.Join(filepath.Dir(filepath.Dir(self)), "libexec", "berth", "berth-create"),
 		Kept:     site.Kept(&cfg.Container),
+		Records:  records.Limits{Keep: cfg.Records.Keep, Jobs: cfg.Records.Jobs, Bytes: int64(cfg.Records.Size)}, Textfile: cfg.Records.Textfile,
 	}, cfg, err
 }
 
@@ -155,7 +157,7 @@ type nodeWorkerCmd struct {
 
 // Run logs to standard error, which is the preparation's log.
 func (c *nodeWorkerCmd) Run(ctx context.Context, s *session) error {
-	cfg, err := s.site()
+	cfg, all, err := s.siteSettings()
 	if err != nil {
 		return err
 	}
@@ -164,6 +166,7 @@ func (c *nodeWorkerCmd) Run(ctx context.Context, s *session) error {
 	}
 	s.log.SetLevel(max(s.log.GetLevel(), logrus.InfoLevel))
 	s.log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, DisableColors: true})
+	nodelog.System().Attach(s.log, all.Log.To)
 	return nodeFault("worker", prolog.Work(ctx, s.log, cfg, c.Folder, c.login()))
 }
 
@@ -222,54 +225,4 @@ func errBerthsOwn() error {
 		Op: "start", Blame: fault.User, Err: errors.New("this command is Berth's own"),
 		Remedy: "see berth node --help for those that are meant to be typed",
 	}
-}
-
-// nodeStatusCmd lists the preparations of the jobs on this node.
-type nodeStatusCmd struct {
-	JSON bool `name:"json" help:"Print everything as JSON."`
-}
-
-// Run prints one line per image of a job.
-func (c *nodeStatusCmd) Run(s *session) error {
-	cfg, err := s.site()
-	if err != nil {
-		return err
-	}
-	all, err := prolog.Status(cfg)
-	if err != nil {
-		return nodeFault("status", err)
-	}
-	if c.JSON {
-		if all == nil {
-			all = []prolog.Preparation{}
-		}
-		return s.printJSON(all)
-	}
-	return printPreparations(s.stdout, all)
-}
-
-func printPreparations(out io.Writer, all []prolog.Preparation) error {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "JOB\tUID\tIMAGE\tSTATE")
-	for _, p := range all {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", p.Job, p.UID, printable(p.Image), printable(stateOf(p)))
-	}
-	return t.Flush()
-}
-
-// stateOf says in a few words how far a preparation is.
-func stateOf(p prolog.Preparation) string {
-	switch {
-	case p.State == nil && p.Busy:
-		return "busy: " + orDash(p.Progress)
-	case p.State == nil:
-		return "stopped without an outcome"
-	case p.State.LoginWanted != nil:
-		return "wants a login from the job's tasks: " + p.State.Failure.Text
-	case p.State.Failure != nil:
-		return "failed: " + p.State.Failure.Text
-	case p.State.Hit:
-		return "ready, was in the store"
-	}
-	return fmt.Sprintf("ready after %.1f s", p.State.Seconds)
 }

@@ -3,7 +3,8 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
+
+	"github.com/berth-hpc/berth/cmd/internal/build"
 )
 
 // versionCmd prints what a bug report needs.
@@ -25,15 +26,4 @@ func (c *versionCmd) Run(s *session) error {
 // version is set by the linker (-X main.version=…) and by nothing else.
 var version string
 
-// berthVersion is the version that the build was given, else the one that the
-// Go command stamped into the program.
-func berthVersion() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "unknown"
-	}
-	return info.Main.Version
-}
+func berthVersion() string { return build.Version(version) }

@@ -18,6 +18,7 @@ import (
 // chosen are the devices of one container.
 type chosen struct {
 	*devices.Edits
+	names []string // of the catalogue, and device files
 	work  devices.Work
 	binds []bind // what comes with them, their device files apart
 }
@@ -36,7 +37,7 @@ func chooseDevices(req *launcher.Request, c *devices.Catalogue, image *imageConf
 	if err != nil {
 		return nil, err
 	}
-	d := &chosen{Edits: c.Edits(choice)}
+	d := &chosen{Edits: c.Edits(choice), names: slices.Concat(choice.Names, choice.Files)}
 	d.work = d.TakeWork()
 	for i := range d.Mounts {
 		b, err := deviceMount(&d.Mounts[i])

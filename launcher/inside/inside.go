@@ -20,10 +20,12 @@
 package inside
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/berth-hpc/berth/launcher"
 )
@@ -106,7 +108,26 @@ func (r *rootfs) build(channel *os.File, req *launcher.Request, files *launcher.
 		return err
 	}
 	defer c.end()
-	return handOver(channel, req, r, image, devs, c)
+	return handOver(channel, req, r, image, devs, c, launcher.Made{Mounts: r.describe(binds), Devices: devs.names})
+}
+
+// describe writes binds down for the user's record.
+func (r *rootfs) describe(binds []bind) (lines []string) {
+	for _, b := range binds {
+		source := cmp.Or(b.named, b.source)
+		switch {
+		case b.tmpfs:
+			source = "tmpfs"
+		case strings.HasPrefix(source, r.work+"/"):
+			source = "berth" // a file that was made for the container
+		}
+		line := source + ":" + b.target
+		if b.readonly {
+			line += ":ro"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // prepare turns what was asked into binds whose targets exist, and mounts the
@@ -181,7 +202,7 @@ func prepare(req *launcher.Request, realName string, r *rootfs, image *imageConf
 	return binds, r.mount(req.Writable)
 }
 
-func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen, c *started) error {
+func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageConfig, devs *chosen, c *started, made launcher.Made) error {
 	cwd := workdir(req, image)
 	if err := checkWorkdir(c.pid, cwd, req.Workdir != ""); err != nil {
 		return err
@@ -216,7 +237,7 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 		return err
 	}
 	notes := slices.Concat(r.notes, devs.Notes, c.hooks.notes)
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: notes, Sources: r.sources}, append([]*os.File{mnt, res}, own...)...)
+	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: notes, Sources: r.sources, Made: made.Bounded()}, append([]*os.File{mnt, res}, own...)...)
 }
 
 // attachImage makes the image's tree readable at r.image.

@@ -13,6 +13,7 @@ import (
 // image. Optional ones are skipped when the source does not exist.
 type bind struct {
 	source, target string
+	named          string // source, before it was opened and attached elsewhere
 	by             party
 	readonly       bool
 	optional       bool

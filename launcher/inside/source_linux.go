@@ -217,7 +217,7 @@ func attach(b *bind, f *os.File, place string) error {
 	if err == nil {
 		err = os.NewSyscallError("move_mount", unix.MoveMount(fd, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH))
 	}
-	b.source = place
+	b.named, b.source = b.source, place
 	return err
 }
 

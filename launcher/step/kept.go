@@ -13,7 +13,8 @@ import (
 
 // createKept is create for a container with a name: what there is of it decides
 // whether the step joins it, and which image it needs.
-func createKept(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *tasks, node Node, set Settings, made <-chan madeNamespaces) (*container, error) {
+func createKept(ctx context.Context, log logrus.FieldLogger, report *Report, tasks *tasks, node Node, set Settings, made <-chan madeNamespaces) (*container, error) {
+	req := report.Request
 	view, err := tasks.firstView(ctx)
 	if err != nil {
 		return nil, err
@@ -23,7 +24,11 @@ func createKept(ctx context.Context, log logrus.FieldLogger, req *Request, tasks
 		return nil, namespacesFault(ns.err)
 	}
 	k := &keptStep{req: req, view: view, users: ns.users, node: node, set: set}
-	k.wait = func(asked *Request) (Image, error) { return waitForImage(ctx, asked, tasks, node) }
+	k.wait = func(asked *Request) (Image, error) {
+		defer report.waited()
+		return waitForImage(ctx, asked, tasks, node)
+	}
+	k.building = report.building
 	for ctx.Err() == nil {
 		c, err := k.try(ctx)
 		if errors.Is(err, launcher.ErrKeptInUse) {
@@ -47,6 +52,8 @@ type keptStep struct {
 	node  Node
 	set   Settings
 	wait  func(asked *Request) (Image, error)
+
+	building func() (end func())
 }
 
 func (k *keptStep) try(ctx context.Context) (*container, error) {
@@ -84,6 +91,7 @@ func (k *keptStep) make(ctx context.Context, asked *Request) (*launcher.Containe
 			return nil, fault.Wrap("note the container", "", fault.Site, "", err)
 		}
 	}
+	defer k.building()()
 	return build(ctx, asked, k.view, k.users, image, k.node, k.set)
 }
 

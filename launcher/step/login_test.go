@@ -21,7 +21,7 @@ type asked struct {
 
 // wantsLogin is a node whose image wants a login.
 func wantsLogin(got chan<- asked) fakeNode {
-	return fakeNode{func(ctx context.Context, user User) error {
+	return fakeNode{image: func(ctx context.Context, user User) error {
 		login, err := user.Login(ctx)
 		got <- asked{login, err}
 		return errors.New("the end")

@@ -40,6 +40,7 @@ type Request struct {
 	Entrypoint *bool
 	Memory     int64    // bytes that the job may use on this node; 0 when nothing says
 	Unshare    []string // kinds of namespaces, launcher.ParseUnshare's
+	Version    string   // Slurm's
 	// Kept is the container's name, nil for none. With one, Image may be empty.
 	Kept *launcher.Kept
 }
@@ -81,7 +82,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Image: m.Get("image"), Digest: m.Get("digest"),
 		Mounts: m.All("mounts"), Devices: m.All("device"), HostMPI: m.Get("host_mpi") == "1", Variables: m.All("variable"), Workdir: m.Get("workdir"),
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
-		Env:   m.All("env"),
+		Env: m.All("env"), Version: m.Get("slurm_version"),
 		Slurm: flag(m, "slurm", "1"), Entrypoint: flag(m, "entrypoint", "1"), Unpinned: m.Get("pin") == "no",
 	}
 	r.User.Groups = n.list("groups")

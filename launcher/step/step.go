@@ -43,6 +43,8 @@ type Node interface {
 	UserNamespaces(ctx context.Context, job uint32, u launcher.User) (*launcher.UserNamespaces, error)
 	// Kept notes that containers of the job are to be removed with it.
 	Kept(r *Request) error
+	// Report notes what became of the request.
+	Report(r *Report)
 }
 
 // A User is the step's user, to a Node, by way of local task 0.
@@ -117,7 +119,7 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 	if err != nil {
 		return err
 	}
-	log = log.WithFields(logrus.Fields{"job": req.Job, "step": req.Step, "uid": req.User.UID})
+	log = log.WithFields(logrus.Fields{"job": req.Job, "step": req.label().Step, "uid": req.User.UID})
 	tasks := newTasks(req.Tasks)
 	go func() {
 		if err := conn.accept(tasks); err != nil {
@@ -127,8 +129,14 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 		tasks.watch(ctx)
 		cancel()
 	}()
-	container, err := create(ctx, log, req, tasks, node, set)
+	report := newReport(req, set)
+	container, err := create(ctx, log, report, tasks, node, set)
 	if errors.Is(err, context.Canceled) {
+		report.Gone = true
+		if !report.Built {
+			report.waited()
+		}
+		node.Report(report)
 		return nil // nobody is left to tell
 	}
 	if err != nil {
@@ -138,44 +146,49 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 	if container != nil && container.joined {
 		k = kind{remap: container.remap, workdir: req.Workdir}
 	}
+	if report.Err = err; container != nil {
+		report.Container, report.Joined = container.Container, container.joined
+	}
 	tasks.settle(container, k, err)
 	tasks.wait()
+	node.Report(report)
 	return err
 }
 
 // create is the order of things: the image, task 0's view of the node, the
 // namespaces, the container.
-func create(ctx context.Context, log logrus.FieldLogger, req *Request, tasks *tasks, node Node, set Settings) (*container, error) {
-	begin := time.Now()
+func create(ctx context.Context, log logrus.FieldLogger, report *Report, tasks *tasks, node Node, set Settings) (*container, error) {
+	req := report.Request
 	made := make(chan madeNamespaces, 1)
 	go func() {
 		users, err := node.UserNamespaces(ctx, req.Job, req.User)
 		made <- madeNamespaces{users, err}
 	}()
 	if req.Kept != nil {
-		return createKept(ctx, log, req, tasks, node, set, made)
+		return createKept(ctx, log, report, tasks, node, set, made)
 	}
 	image, err := req.image(set, func() (Image, error) { return waitForImage(ctx, req, tasks, node) })
+	report.waited()
 	if err != nil {
 		return nil, err
 	}
-	waited := time.Now()
 	view, err := tasks.firstView(ctx)
 	if err != nil {
 		return nil, err
 	}
-	viewed := time.Now()
+	created := report.building()
 	ns := <-made
 	if ns.err != nil {
 		return nil, namespacesFault(ns.err)
 	}
 	c, err := build(ctx, req, view, ns.users, image, node, set)
+	created()
 	if err != nil {
 		ns.users.Close()
 		return nil, err
 	}
 	log.WithFields(logrus.Fields{
-		"image": fault.Clean(req.Image), "waited_s": seconds(waited.Sub(begin)), "create_s": seconds(time.Since(viewed)),
+		"image": fault.Clean(req.Image), "waited_s": seconds(report.Waited), "create_s": seconds(report.Created),
 	}).Info("container ready")
 	return &container{users: ns.users, Container: c, notes: req.notes(view.job)}, nil
 }

@@ -18,7 +18,8 @@ import (
 // A fakeNode has no image: what is tested here is the conversation. Real
 // containers come from the tests of launcher and from whole clusters.
 type fakeNode struct {
-	image func(ctx context.Context, user User) error
+	image   func(ctx context.Context, user User) error
+	reports chan *Report // has room; may be nil
 }
 
 func (n fakeNode) Image(ctx context.Context, _ *Request, user User) (Image, error) {
@@ -28,6 +29,12 @@ func (n fakeNode) Image(ctx context.Context, _ *Request, user User) (Image, erro
 func (fakeNode) Catalogue(context.Context) (*os.File, error) { return nil, nil }
 
 func (fakeNode) Kept(*Request) error { return nil }
+
+func (n fakeNode) Report(r *Report) {
+	if n.reports != nil {
+		n.reports <- r
+	}
+}
 
 func (fakeNode) UserNamespaces(context.Context, uint32, launcher.User) (*launcher.UserNamespaces, error) {
 	return nil, errors.New("not reached")
@@ -137,7 +144,7 @@ func answerTo(t *testing.T, reply *os.File) wire.Message {
 
 func TestEveryTaskHearsTheError(t *testing.T) {
 	cause := &fault.Error{Op: "pull x:1", Blame: fault.User, Remedy: "check\nthe name", Err: errors.New("no\x00such\x1b[31m image")}
-	p := start(t, fakeNode{fail(cause)}, request)
+	p := start(t, fakeNode{image: fail(cause)}, request)
 	for _, id := range []string{"0", "1"} {
 		m := answerTo(t, p.task(id))
 		if m.Get("error") != "pull x:1: no such [31m image" || m.Get("remedy") != "check the name" || m.Get("blame") != "user" {
@@ -152,7 +159,7 @@ func TestEveryTaskHearsTheError(t *testing.T) {
 // The control socket closes when all tasks have asked: those go on waiting.
 func TestTasksWaitAfterTheControlSocketCloses(t *testing.T) {
 	release := make(chan struct{})
-	p := start(t, fakeNode{func(ctx context.Context, _ User) error {
+	p := start(t, fakeNode{image: func(ctx context.Context, _ User) error {
 		select {
 		case <-release:
 			return errors.New("late")
@@ -186,7 +193,7 @@ func TestHelperEndsWithItsTasks(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, fakeNode{untilEnd}, request)
+			p := start(t, fakeNode{image: untilEnd}, request)
 			end(p)
 			if err := p.ended(); err != nil {
 				t.Error(err)
@@ -200,7 +207,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: sends as somebody else")
 	}
-	p := start(t, fakeNode{untilEnd}, request)
+	p := start(t, fakeNode{image: untilEnd}, request)
 	reply, theirs := socketpair(t)
 	rights := append(unix.UnixRights(int(theirs.Fd())), unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: 1000, Gid: 1000})...)
 	if err := unix.Sendmsg(int(p.control.Fd()), []byte("task=0\x00"), rights, nil, 0); err != nil {

@@ -31,7 +31,17 @@ func ParseWhole(m wire.Message) (*Request, error) {
 // from the view of the node that the caller has. progress gets lines for the
 // user while the image is waited for. The error is a fault.
 func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Settings, progress func(line string)) (*launcher.Container, *launcher.UserNamespaces, error) {
+	report := newReport(req, set)
+	container, users, err := makeWhole(ctx, report, job, node, set, progress)
+	report.Container, report.Err = container, err
+	node.Report(report)
+	return container, users, err
+}
+
+func makeWhole(ctx context.Context, report *Report, job launcher.Job, node Node, set Settings, progress func(line string)) (*launcher.Container, *launcher.UserNamespaces, error) {
+	req := report.Request
 	image, err := req.image(set, func() (Image, error) { return node.Image(ctx, req, absent(progress)) })
+	report.waited()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -39,7 +49,9 @@ func Make(ctx context.Context, req *Request, job launcher.Job, node Node, set Se
 	if err != nil {
 		return nil, nil, namespacesFault(err)
 	}
+	created := report.building()
 	c, err := build(ctx, req, &view{job: job}, users, image, node, set)
+	created()
 	if err != nil {
 		users.Close()
 		return nil, nil, err

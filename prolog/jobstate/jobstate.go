@@ -70,6 +70,22 @@ type State struct {
 	// preparation took.
 	Hit     bool    `json:"hit"`
 	Seconds float64 `json:"seconds"`
+	// Phases are how long its parts took, in seconds: resolve, lock, get (with
+	// pull and convert, as the account says), mount.
+	Phases map[string]float64 `json:"phases,omitempty"`
+	// Pulled is what came from a registry, in bytes as transferred.
+	Pulled   int64     `json:"pulled_bytes,omitempty"`
+	Verdicts *Verdicts `json:"verdicts,omitempty"`
+}
+
+// Verdicts are why a job may use an image.
+type Verdicts struct {
+	// Policy names the rule of the site's that allowed it; "" without a policy.
+	Policy string `json:"policy,omitempty"`
+	// Rights is public, or granted for a private image.
+	Rights string `json:"rights,omitempty"`
+	// SignedBy is the SHA-256 of the key whose signature the rule wanted.
+	SignedBy string `json:"signed_by,omitempty"`
 }
 
 // Ready says where a prepared image is.

@@ -33,6 +33,8 @@ type Config struct {
 	MPI       MPI
 	Login     Login
 	Grants    Grants
+	Records   Records
+	Log       Log
 	Network   Network
 	Limits    Limits
 	Policy    Policy

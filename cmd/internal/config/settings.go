@@ -330,7 +330,7 @@ func Settings() []Setting {
 			Doc: "Whether this host, as a mirror, may be shown the user's login to the registry that it mirrors. Without it no mirror is.",
 			at:  func(c *Config, host string) any { return &c.registry(host).TakesLogins },
 		},
-	}, slices.Concat(deviceSettings(), hookSettings(), mpiSettings(), clusterSettings(), networkSettings(), policySettings())...)
+	}, slices.Concat(deviceSettings(), hookSettings(), mpiSettings(), clusterSettings(), networkSettings(), policySettings(), recordSettings())...)
 }
 
 // defaults returns the built-in values.
@@ -364,6 +364,8 @@ func defaults() *Config {
 		Network:  defaultNetwork(),
 		Limits:   defaultLimits(),
 		Policy:   Policy{Default: Allow},
+		Records:  defaultRecords(),
+		Log:      Log{To: LogAuto},
 		Registry: map[string]*Registry{},
 		origin:   map[string]Origin{},
 	}
