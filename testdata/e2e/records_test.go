@@ -141,7 +141,7 @@ func TestRecords(t *testing.T) {
 			t.Errorf("%v", c)
 		}
 		s.recordsWhileRunning(t)
-	}, func(s *setup) { s.more = append(s.more, recordsConfig) })
+	}, func(s *setup) { s.More = append(s.More, recordsConfig) })
 }
 
 // recordsOfOthers looks from who may not, and from root.
