@@ -77,6 +77,10 @@ func (s *soak) submit(j Job) Outcome {
 // to it. One that takes longer hangs.
 const jobLimit = 90 * time.Second
 
+// prologLimit is after what time a prolog will not end any more; Berth's
+// returns after 2 s.
+const prologLimit = 20 * time.Second
+
 var endStates = regexp.MustCompile(`^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY|BOOT_FAIL|DEADLINE|PREEMPTED)$`)
 
 // jobs asks Slurm for all jobs, by name; nil while slurmctld does not answer.
@@ -98,9 +102,12 @@ func (s *soak) jobs() map[string]map[string]string {
 	return jobs
 }
 
-// settle fills in what Slurm says of jobs once none of them runs.
+// settle fills in what Slurm says of jobs once none of them runs. A slurmd that
+// is killed in a job's prolog does not tell slurmctld so when it is back, which
+// waits: the job's user cancels it.
 func (s *soak) settle(jobs []Job, outcomes []Outcome) {
-	deadline := time.Now().Add(jobLimit)
+	begin := time.Now()
+	deadline := begin.Add(jobLimit)
 	open := map[int]bool{}
 	for i := range jobs {
 		open[i] = true
@@ -113,11 +120,15 @@ func (s *soak) settle(jobs []Job, outcomes []Outcome) {
 		}
 		for i := range open {
 			fields, known := now[jobs[i].Name]
+			o := &outcomes[i]
 			if known && !endStates.MatchString(fields["JobState"]) {
+				if fields["Reason"] == "Prolog" && time.Since(begin) > prologLimit && o.Log == "" {
+					s.Run(s.t.Context(), "ctl", jobs[i].User, "scancel", fields["JobId"])
+					o.Log = inProlog + "\n"
+				}
 				continue
 			}
 			delete(open, i)
-			o := &outcomes[i]
 			o.ID, o.State, o.Exit = fields["JobId"], fields["JobState"], fields["ExitCode"]
 			if jobs[i].Shape != Step {
 				o.Ended = time.Now()
