@@ -8,6 +8,10 @@ type Kind struct {
 	Name    string
 	OfNode  bool
 	OfImage bool
+	// Only is the node whose settings make what it is about.
+	Only string
+	// Pulls says that it is about a pull: what the node has is removed before.
+	Pulls bool
 	// Weather is what the registry does, of server.Faults.
 	Weather string
 	// Kills is what the command line of its victim begins with, after the
@@ -48,17 +52,17 @@ func registryFails(cause string) *regexp.Regexp {
 
 // Kinds are all there are.
 var Kinds = []Kind{
-	{Name: "kill slurmd", OfNode: true, Kills: re(`^slurmd$`), Orphans: true, Slurm: re(`(?s)^CANCELLED .*\n`+inProlog), Says: re(`^srun: error: Task launch for StepId=\S+ failed on node `)},
-	{Name: "kill slurmctld", Kills: re(`^slurmctld$`), Orphans: true, Says: re(`^(sbatch|srun): error: .*(Unable to contact slurm controller|Zero Bytes|Connection refused|timed out)`)},
+	{Name: "kill slurmd", OfNode: true, Kills: re(`^slurmd$`), Orphans: true, Slurm: re(`(?s)^CANCELLED .*\n` + inProlog), Says: re(`^srun: error: Task launch for StepId=\S+ failed on node `)},
+	{Name: "kill slurmctld", Kills: re(`^slurmctld( -c)?$`), Orphans: true, Says: re(`^(sbatch|srun): error: .*(Unable to contact slurm controller|Zero Bytes|Connection refused|timed out)`)},
 	{Name: "kill munged", Kills: re(`^munged `), Orphans: true, Says: re(`^(sbatch|srun): error: .*([Mm]unge|uthentication)`)},
 	{Name: "kill slurmstepd", OfNode: true, Kills: re(`^slurmstepd: \[[0-9]+\.(0|batch)`), Orphans: true, Slurm: re(`^CANCELLED `), Says: re(`^srun: (Job step aborted|error: Timed out waiting for job step)`)},
-	{Name: "kill worker", OfNode: true, Kills: re(`^berth node worker`), Garbage: true, Says: re(`^berth: error: .*: the process that prepares it was killed`)},
-	{Name: "kill fetcher", OfNode: true, Kills: re(`^berth node fetch`), Garbage: true, Says: re(`^berth: error: .*: the fetcher ended without an answer: signal: killed`)},
-	{Name: "kill converter", OfNode: true, Kills: re(`^berth node convert`), Garbage: true, Says: re(`^berth: error: .*(signal: killed|broken pipe)`)},
+	{Name: "kill worker", OfNode: true, Pulls: true, Kills: re(`^berth node worker`), Garbage: true, Says: re(`^berth: error: .*: the process that prepares it was killed`)},
+	{Name: "kill fetcher", OfNode: true, Pulls: true, Kills: re(`^berth node fetch`), Garbage: true, Says: re(`^berth: error: .*: the fetcher ended without an answer: signal: killed`)},
+	{Name: "kill converter", OfNode: true, Pulls: true, Kills: re(`^berth node convert`), Garbage: true, Says: re(`^berth: error: .*(signal: killed|broken pipe)`)},
 	{Name: "kill helper", OfNode: true, Kills: re(`^berth-create step`), Says: re(helperEnded)},
 	{Name: "kill builder", OfNode: true, Kills: re(`^berth-create (inside|userns|init)`), Says: re(`^berth: error: .*(signal: killed|unexpected EOF|ended early)`)},
-	{Name: "kill janitor", OfNode: true, Kills: re(`^berth-create janitor`)},
-	{Name: "kill image server", OfNode: true, Kills: re(`^squashfuse_ll `), Says: re(`(?i)(transport endpoint is not connected|socket not connected|software caused connection abort|bus error|input/output error)`)},
+	{Name: "kill janitor", OfNode: true, Only: "n2", Kills: re(`^berth-create janitor`)},
+	{Name: "kill image server", OfNode: true, Only: "n1", Kills: re(`^squashfuse_ll `), Says: re(`(?i)(transport endpoint is not connected|socket not connected|software caused connection abort|bus error|input/output error)`)},
 	{Name: "kill task", OfNode: true, Kills: re(`^sh /prove `), Says: re(`^srun: error: n[0-9]: tasks? [0-9,-]+: Killed`), Slurm: re(`^(FAILED|CANCELLED) .*(0:9|137:0)$`)},
 	{Name: "fill disk", OfNode: true, Garbage: true, Says: re(`^berth: error: (make room in /var/lib/berth: .* are needed|pull .*no space left on device)`)},
 	{Name: "flip bits", OfNode: true, OfImage: true, Says: re(readFails), Slurm: re(readKills)},

@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -151,7 +152,7 @@ func (d draw) job(name string) Job {
 func (d draw) fault(k Kind) Fault {
 	f := Fault{Kind: k.Name, After: d.between(0, roundLength), For: d.between(2*time.Second, 6*time.Second), Draw: d.Uint64()}
 	if k.OfNode {
-		f.Node = d.one(Nodes)
+		f.Node = cmp.Or(k.Only, d.one(Nodes))
 	}
 	if k.OfImage {
 		f.Image = d.one(publicImages())

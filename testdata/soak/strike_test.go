@@ -98,6 +98,9 @@ func (s *soak) kill(h Happened, k Kind) (Happened, bool) {
 	if machine == "" {
 		machine = "ctl"
 	}
+	if k.Pulls {
+		s.root(machine, "berth gc --unused-for 1ns")
+	}
 	end := time.Now().Add(h.For)
 	var victims []cluster.Process
 	for len(victims) == 0 {
