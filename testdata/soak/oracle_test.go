@@ -77,6 +77,8 @@ func TestJudge(t *testing.T) {
 		}), fault("kill helper", "n1"), ""},
 		{"Slurm's word", job, with(failed(half), func(o *Outcome) { o.State = "NODE_FAIL" }), fault("reboot", "n2"), "reboot"},
 		{"Slurm's word without a reboot", job, with(failed(half), func(o *Outcome) { o.State = "NODE_FAIL" }), nil, ""},
+		{"forgotten", job, with(ran, func(o *Outcome) { o.State, o.Exit, o.Code = forgotten, "", 1 }), fault("kill slurmctld", ""), "kill slurmctld"},
+		{"forgotten by itself", job, with(ran, func(o *Outcome) { o.State, o.Exit, o.Code = forgotten, "", 1 }), nil, ""},
 		{"cancelled", cancelled, with(failed(half), func(o *Outcome) { o.State = "CANCELLED" }), nil, "cancelled"},
 		{"cancelled by nobody", job, with(failed(half), func(o *Outcome) { o.State = "CANCELLED" }), nil, ""},
 		{"never submitted", job, Outcome{Submitted: begin, Ended: begin.Add(time.Second), Code: 1}, nil, ""},

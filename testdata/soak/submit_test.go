@@ -81,6 +81,9 @@ const jobLimit = 90 * time.Second
 // returns after 2 s.
 const prologLimit = 20 * time.Second
 
+// submitted is what sbatch prints of a job that Slurm takes.
+var submitted = regexp.MustCompile(`^[0-9]+`)
+
 var endStates = regexp.MustCompile(`^(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY|BOOT_FAIL|DEADLINE|PREEMPTED)$`)
 
 // jobs asks Slurm for all jobs, by name; nil while slurmctld does not answer.
@@ -130,6 +133,9 @@ func (s *soak) settle(jobs []Job, outcomes []Outcome) {
 			}
 			delete(open, i)
 			o.ID, o.State, o.Exit = fields["JobId"], fields["JobState"], fields["ExitCode"]
+			if m := submitted.FindString(o.Output); !known && m != "" {
+				o.ID, o.State = m, forgotten
+			}
 			if jobs[i].Shape != Step {
 				o.Ended = time.Now()
 			}
