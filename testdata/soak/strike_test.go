@@ -2,6 +2,7 @@ package soak
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -113,6 +114,9 @@ func (s *soak) kill(h Happened, k Kind) (Happened, bool) {
 	victim := victims[h.Draw%uint64(len(victims))]
 	h.Job = jobOf(commandLine(victim))
 	start, daemon := daemons[k.Name]
+	if k.Name == "kill slurmctld" {
+		s.saved()
+	}
 	if !daemon {
 		s.wait(time.Duration(h.Draw%300) * time.Millisecond)
 	}
@@ -137,6 +141,20 @@ func (s *soak) kill(h Happened, k Kind) (Happened, bool) {
 		}
 	}
 	return h, true
+}
+
+// saved returns right after slurmctld has written its jobs to disk. Killed with
+// jobs that it did not write, it gives their numbers away once more, and their
+// ends count for the new ones.
+func (s *soak) saved() {
+	path := filepath.Join(s.Dir, "machines/ctl/root/var/spool/slurmctld/job_state")
+	before, _ := os.Stat(path)
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); s.wait(5 * time.Millisecond) {
+		now, err := os.Stat(path)
+		if err == nil && (before == nil || !os.SameFile(before, now) || now.ModTime() != before.ModTime()) {
+			return
+		}
+	}
 }
 
 // daemons start again by these commands.
