@@ -57,7 +57,7 @@ func registryFails(cause string) *regexp.Regexp {
 // Kinds are all there are.
 var Kinds = []Kind{
 	{Name: "kill slurmd", OfNode: true, Kills: re(`^slurmd$`), Orphans: true, Slurm: re(`(?s)^CANCELLED .*\n` + inProlog), Says: re(`^srun: error: Task launch for StepId=\S+ failed on node `)},
-	{Name: "kill slurmctld", Kills: re(`^slurmctld( -c)?$`), Orphans: true, Slurm: re(`^` + forgotten), Says: re(`^(sbatch|srun): error: .*(Unable to contact slurm controller|Zero Bytes|Connection refused|timed out)`)},
+	{Name: "kill slurmctld", Kills: re(`^slurmctld( -c)?$`), Orphans: true, Slurm: re(`^` + forgotten + `|(?s)^CANCELLED .*Purged files for defunct batch`), Says: re(`^(sbatch|srun): error: .*(Unable to contact slurm controller|Zero Bytes|Connection refused|timed out)`)},
 	{Name: "kill munged", Kills: re(`^munged `), Orphans: true, Says: re(`^(sbatch|srun): error: .*([Mm]unge|uthentication)`)},
 	{Name: "kill slurmstepd", OfNode: true, Kills: re(`^slurmstepd: \[[0-9]+\.(0|batch)`), Orphans: true, Slurm: re(`^CANCELLED `), Says: re(`^srun: (Job step aborted|error: Timed out waiting for job step)`)},
 	{Name: "kill worker", OfNode: true, Pulls: true, Kills: re(`^berth node worker`), Garbage: true, Says: re(`^berth: error: .*: the process that prepares it was killed`)},

@@ -199,7 +199,7 @@ func (s *soak) round(plan Round) {
 		})
 	}
 	wait.Wait()
-	s.settle(plan.Jobs, outcomes)
+	s.settle(plan.Jobs, outcomes, happened)
 	for i := range happened {
 		if happened[i].kind().OfImage {
 			happened[i].To = time.Now() // it is mended below

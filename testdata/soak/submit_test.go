@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,8 +108,9 @@ func (s *soak) jobs() map[string]map[string]string {
 
 // settle fills in what Slurm says of jobs once none of them runs. A slurmd that
 // is killed in a job's prolog does not tell slurmctld so when it is back, which
-// waits: the job's user cancels it.
-func (s *soak) settle(jobs []Job, outcomes []Outcome) {
+// waits: the job's user cancels it. One that is killed while it ends a job
+// does not, either: the admin sets its node down and up again.
+func (s *soak) settle(jobs []Job, outcomes []Outcome, happened []Happened) {
 	begin := time.Now()
 	deadline := begin.Add(jobLimit)
 	open := map[int]bool{}
@@ -129,6 +131,9 @@ func (s *soak) settle(jobs []Job, outcomes []Outcome) {
 					s.Run(s.t.Context(), "ctl", jobs[i].User, "scancel", fields["JobId"])
 					o.Log = inProlog + "\n"
 				}
+				if fields["JobState"] == "COMPLETING" && time.Since(begin) > prologLimit {
+					s.finish(jobs[i], happened)
+				}
 				continue
 			}
 			delete(open, i)
@@ -147,6 +152,17 @@ func (s *soak) settle(jobs []Job, outcomes []Outcome) {
 	}
 	for i := range jobs {
 		s.read(jobs[i], &outcomes[i])
+	}
+}
+
+// finish ends jobs on nodes whose slurmd was killed.
+func (s *soak) finish(j Job, happened []Happened) {
+	for _, h := range happened {
+		if h.Kind == "kill slurmd" && slices.Contains(j.Nodes, h.Node) {
+			s.tally["completing until the node was set down"]++
+			s.slurm("update", "nodename="+h.Node, "state=down", "reason=completing")
+			s.slurm("update", "nodename="+h.Node, "state=resume")
+		}
 	}
 }
 
