@@ -130,7 +130,7 @@ func TestEntrypoint(t *testing.T) {
 func TestEntrypointByDefault(t *testing.T) {
 	s := newSite(t, withConfig("[container]\nentrypoint = true\n"), withMore(fmt.Sprintf("[registry.%q]\ninsecure = true\n", trickle)))
 	s.pushEntrypoints(t)
-	run := "srun -n1 -w n1 --container-image=" + trickle + "/script:1 "
+	run := "srun -Q -n1 -w n1 --container-image=" + trickle + "/script:1 "
 	say := " sh -c 'echo ${MADE:-none}'"
 	s.expect(t, "alice", run+say, 0, `^here:\n$`, `^$`)
 	s.expect(t, "alice", "ENTRY=fail "+run+"--no-container-entrypoint"+say, 0, `^none\n$`, `^$`)
