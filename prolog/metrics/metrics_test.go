@@ -320,3 +320,27 @@ func TestTextfileOfOthersFolder(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 }
+
+// A spool that was added up between its opening and the lock takes no line any
+// more.
+func TestRenamedSpool(t *testing.T) {
+	name := filepath.Join(t.TempDir(), spoolName)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if same, err := lockedAs(f, name); err != nil || !same {
+		t.Errorf("%v, %v", same, err)
+	}
+	rename(t, name, name+".1")
+	if same, err := lockedAs(f, name); err != nil || same {
+		t.Errorf("renamed: %v, %v", same, err)
+	}
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := lockedAs(f, name); err != nil || same {
+		t.Errorf("another one: %v, %v", same, err)
+	}
+}

@@ -64,6 +64,10 @@ func TestJobs(t *testing.T) {
 			})
 		}
 		s.clean(t)
+		// PBS's jobs have one record a node, without a step, and are counted.
+		s.on(t, "n1", `f=$(ls /var/lib/berth/records/jobs/*.2001.jsonl | head -n1); job=$(basename $f .2001.jsonl)
+			/opt/berth/bin/berth record --json "$job" | grep -F '"digest": "sha256:' && /opt/berth/bin/berth logs "$job" | grep 'container ready' &&
+			grep 'berth_containers_total' /var/lib/berth/records/berth.prom`)
 	}, "tiny")
 }
 
