@@ -108,7 +108,8 @@ func TestEntrypoint(t *testing.T) {
 			},
 			{"a named container", "rm -f /shared/count; ENTRY_COUNT=/shared/count salloc -Q -w n1 -n3 --overcommit bash -c '" +
 				"srun --overlap -n1 --container-name=a" + on + "sh -c \"echo \\$MADE >/up; while [ ! -e /down ]; do sleep 0.1; done\" & " +
-				"until srun --overlap -n1 --container-name=a:exec sh -c \"ls /up; touch /down; echo joined \\$MADE\"; do sleep 0.2; done; wait'; wc -l </shared/count", 0, `joined here:\n1\n$`, ``},
+				"until srun --overlap -n1 --container-name=a:exec sh -c \"ls /up; echo joined \\$MADE\"; do sleep 0.2; done; " +
+				"srun --overlap -n1 berth exec --here $SLURM_JOB_ID -- sh -c \"echo exec \\$MADE; touch /down\"; wait'; wc -l </shared/count", 0, `joined here:\nexec here:\n1\n$`, ``},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				r := s.expect(t, "alice", tc.script, tc.code, tc.stdout, tc.stderr)
