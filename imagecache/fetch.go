@@ -193,6 +193,7 @@ func (f *fetching) write(l *layers, m made) error {
 		Digest: f.im.digest, References: []string{f.ref.String()}, Source: f.src.origin(), Created: f.clock.end.UTC(),
 		Layers: l.Len(), Compressed: l.compressed.Load(), Uncompressed: m.Uncompressed, Squashed: m.Size, SHA256: m.SHA256,
 		Seconds: f.clock.seconds(l), Converter: f.opts.Converter.Name(), Policy: store.PolicyVersion, Version: f.opts.Version,
+		History: f.im.history(),
 	}
 	return errors.Join(
 		store.WriteJSON(filepath.Join(f.dir, store.ConfigName), 0o444, f.im.storeManifest()),

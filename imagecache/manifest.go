@@ -109,6 +109,8 @@ type anyManifest struct {
 	Manifests     []v1.Descriptor `json:"manifests"`
 	Config        *v1.Descriptor  `json:"config"`
 	Layers        []v1.Descriptor `json:"layers"`
+
+	Annotations map[string]string `json:"annotations"`
 }
 
 func parseManifest(raw []byte) (*anyManifest, error) {
@@ -190,6 +192,8 @@ type image struct {
 	config   *v1.ConfigFile
 	layers   []v1.Descriptor
 	platform Platform
+
+	annotations map[string]string
 }
 
 // openImage reads the manifest d and its config, and checks that they belong
@@ -211,7 +215,7 @@ func openImage(ctx context.Context, src source, d store.Digest, platform Platfor
 		return nil, err
 	}
 	im := &image{
-		digest: d, config: config, layers: m.Layers,
+		digest: d, config: config, layers: m.Layers, annotations: m.Annotations,
 		platform: Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}.normal(),
 	}
 	return im, im.check(platform)

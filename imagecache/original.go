@@ -33,16 +33,21 @@ func OpenOriginal(ctx context.Context, ref Reference, d store.Digest, platform P
 }
 
 func openOriginal(ctx context.Context, ref Reference, d store.Digest, platform Platform, net Network) (*Original, error) {
-	src, err := openSource(ctx, ref, net)
+	src, d, err := openAt(ctx, ref, d, platform, net)
 	if err != nil {
 		return nil, err
 	}
-	if d.IsZero() {
-		if d, err = resolve(ctx, src, platform); err != nil {
-			return nil, err
-		}
-	}
 	return originalFrom(ctx, src, ref, d)
+}
+
+// openAt opens what ref leads to, with the digest of the image that is meant: d,
+// or for a zero d what ref stands for.
+func openAt(ctx context.Context, ref Reference, d store.Digest, platform Platform, net Network) (source, store.Digest, error) {
+	src, err := openSource(ctx, ref, net)
+	if err == nil && d.IsZero() {
+		d, err = resolve(ctx, src, platform)
+	}
+	return src, d, err
 }
 
 func originalFrom(ctx context.Context, src source, ref Reference, d store.Digest) (*Original, error) {

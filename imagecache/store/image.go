@@ -95,6 +95,38 @@ type Record struct {
 	Origins []Origin `json:"origins,omitempty"`
 	// Signatures are those that were verified for a site's policy.
 	Signatures []Signature `json:"signatures,omitempty"`
+	// History is how the image was made, for people; nil where an older Berth
+	// converted it, or where it is too long to be kept.
+	History *History `json:"history,omitempty"`
+}
+
+// A History is what an image says of its making. All of it are its maker's
+// words, but for digests and sizes.
+type History struct {
+	Author string    `json:"author,omitempty"`
+	Built  time.Time `json:"built,omitzero"`
+	// Base is what the image names as the image it was built on, and of which
+	// digest.
+	Base       string `json:"base,omitempty"`
+	BaseDigest Digest `json:"base_digest,omitzero"`
+	Steps      []Step `json:"steps"` // in order; those with a Layer are all of the image's
+}
+
+// A Step of a History made a layer, or changed the config alone.
+type Step struct {
+	Layer   *Layer    `json:"layer,omitempty"`
+	Built   time.Time `json:"built,omitzero"`
+	Command string    `json:"command,omitempty"`
+	Author  string    `json:"author,omitempty"`
+	Comment string    `json:"comment,omitempty"`
+}
+
+// A Layer is known by what it unpacks to: its digest is another one with
+// another compression.
+type Layer struct {
+	Digest     Digest `json:"blob,omitzero"` // as transferred; zero in some archives
+	DiffID     Digest `json:"diff_id"`
+	Compressed int64  `json:"compressed_bytes,omitempty"`
 }
 
 // A Signature says that somebody vouched for an image.
