@@ -13,11 +13,14 @@ import (
 	"github.com/berth-hpc/berth/imagecache"
 )
 
-// inspectCmd shows an image at hand. It asks no registry.
+// inspectCmd shows an image at hand. It asks no registry but with --history.
 type inspectCmd struct {
 	tier
-	Image string `arg:"" name:"image" help:"A reference that was pulled, or a digest (sha256: and at least 6 digits)."`
-	JSON  bool   `name:"json" help:"Print everything as JSON."`
+	Image    string `arg:"" name:"image" help:"A reference that was pulled, or a digest (sha256: and at least 6 digits). With --history, also one that was not pulled."`
+	History  bool   `help:"Show who made it, when and how, its layers, and which images share them; what is not at hand is asked for at its registry, without the layers."`
+	Base     string `placeholder:"IMAGE" help:"With --history, also compare with this image, at hand or in a registry."`
+	Platform string `placeholder:"OS/ARCH" help:"With --history, take the image for this platform if it is not at hand."`
+	JSON     bool   `name:"json" help:"Print everything as JSON."`
 }
 
 // Run prints what runs need to know of the image, then its origin.
@@ -29,6 +32,15 @@ func (c *inspectCmd) Run(ctx context.Context, s *session) error {
 	held, err := s.heldImages(ctx, cfg, c.tier)
 	if err != nil {
 		return err
+	}
+	if c.History {
+		return c.history(ctx, s, cfg, held)
+	}
+	if c.Base != "" || c.Platform != "" {
+		return &fault.Error{
+			Op: "inspect", Arg: c.Image, Blame: fault.User, Err: errors.New("--base and --platform are about an image's history"),
+			Remedy: "give --history, too",
+		}
 	}
 	h, err := findImage(held, c.Image)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -314,6 +315,13 @@ func fill(ctx context.Context, host, dir string) error {
 		}
 		made[name] = img
 	}
+	tool, err := toolOn(made["tiny:v1"])
+	if err == nil {
+		_, err = images.Push(ctx, host, "bio/tool:1.0--h1_0", tool)
+	}
+	if err != nil {
+		return err
+	}
 	if err := pushIndex(ctx, host+"/many:v1", made["tiny:v1"], made["foreign:v1"]); err != nil {
 		return err
 	}
@@ -337,6 +345,27 @@ func testImage(name string) (v1.Image, error) {
 	if name == "foreign:v1" {
 		cfg.Architecture = "s390x"
 	}
+	return mutate.ConfigFile(img, cfg)
+}
+
+// toolOn is an image with one layer on base's, and a history that its maker
+// wrote with terminals and shells in mind.
+func toolOn(base v1.Image) (v1.Image, error) {
+	layer := static.NewLayer(make([]byte, 1024), types.OCIUncompressedLayer) // the end of a tar file
+	img, err := mutate.Append(base, mutate.Addendum{Layer: layer, History: v1.History{
+		CreatedBy: "RUN \x1b[2J make\n  install \u009b", Created: v1.Time{Time: time.Date(2024, 5, 6, 12, 0, 0, 0, time.UTC)},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	cfg = cfg.DeepCopy()
+	cfg.Author, cfg.Created = "Ada \x1b[31m", v1.Time{Time: time.Date(2024, 5, 6, 12, 0, 0, 0, time.UTC)}
+	cfg.Config.Labels = map[string]string{"software": "$(reboot)", "org.opencontainers.image.base.name": "debian:12"}
+	cfg.Config.Entrypoint, cfg.Config.Cmd = nil, nil
 	return mutate.ConfigFile(img, cfg)
 }
 
