@@ -47,6 +47,10 @@ func (r retries) backoff(n int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
+// spread is a pause of at least asked. A host that says the same to all who come
+// too early does not want them back at the same moment.
+func spread(asked time.Duration) time.Duration { return asked + rand.N(asked/2+1) }
+
 // pause waits before the try after failure n, which ended in err. It returns
 // false where there is none: too many, too late, or not worth it. When no time
 // is left the answer counts that came, which says more than that the time was
@@ -56,7 +60,7 @@ func (r retries) pause(ctx context.Context, n int, err error) bool {
 	if n >= r.max || asked > maxRetryAfter || ctx.Err() != nil {
 		return false
 	}
-	d := max(r.backoff(n), asked)
+	d := max(r.backoff(n), spread(asked))
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}

@@ -54,6 +54,22 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// Those who were sent away together come back one after the other, none early.
+func TestRetryAfterIsSpread(t *testing.T) {
+	const asked, count = time.Minute, 1000
+	first, last := 10*asked, time.Duration(0)
+	for range count {
+		d := spread(asked)
+		first, last = min(first, d), max(last, d)
+	}
+	if first < asked || last > asked*3/2 || last-first < asked/4 {
+		t.Errorf("%d pauses for %v are from %v to %v", count, asked, first, last)
+	}
+	if d := spread(0); d != 0 {
+		t.Errorf("%v, though nothing was asked", d)
+	}
+}
+
 func TestRetryAfterHeader(t *testing.T) {
 	now := time.Date(2026, 10, 21, 7, 28, 0, 0, time.UTC)
 	for value, want := range map[string]time.Duration{
