@@ -26,12 +26,13 @@ import (
 )
 
 type flags struct {
-	Listen    string `default:"127.0.0.1:0" help:"Address to listen on; port 0 takes a free one." placeholder:"HOST:PORT"`
-	Dir       string `required:"" help:"Folder for blobs and manifests; made when missing." type:"path"`
-	Log       string `help:"Access log, appended to: method, path, status and bytes of each answer." type:"path"`
-	ReadyFile string `help:"Written with HOST:PORT once requests are answered." type:"path"`
-	UsersFile string `help:"Lines NAME:PASSWORD: let nobody in but these, by bearer tokens." type:"path"`
-	CAFile    string `name:"ca-file" help:"Speak HTTPS; the certificate of the CA behind it, made at the start, is written here." type:"path"`
+	Listen    string  `default:"127.0.0.1:0" help:"Address to listen on; port 0 takes a free one." placeholder:"HOST:PORT"`
+	Dir       string  `required:"" help:"Folder for blobs and manifests; made when missing." type:"path"`
+	Log       string  `help:"Access log, appended to: method, path, status and bytes of each answer." type:"path"`
+	ReadyFile string  `help:"Written with HOST:PORT once requests are answered." type:"path"`
+	UsersFile string  `help:"Lines NAME:PASSWORD: let nobody in but these, by bearer tokens." type:"path"`
+	Bandwidth float64 `help:"What all answers share, in bytes per second; 0 is no limit." placeholder:"N"`
+	CAFile    string  `name:"ca-file" help:"Speak HTTPS; the certificate of the CA behind it, made at the start, is written here." type:"path"`
 }
 
 func main() {
@@ -64,7 +65,7 @@ func serve(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	if l, err = secure(l, f.CAFile); err != nil {
+	if l, err = secure(limit(l, f.Bandwidth), f.CAFile); err != nil {
 		return err
 	}
 	if err := announce(f.ReadyFile, l.Addr().String()); err != nil {
