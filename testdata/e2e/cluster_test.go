@@ -15,11 +15,11 @@ const sharedStore = "/shared/berth"
 
 // clusterSite is a site whose nodes share a store, with images from a registry
 // that trickles.
-func clusterSite(t *testing.T, use string, idmap bool) (*site, *trickling) {
+func clusterSite(t *testing.T, use string, idmap bool, options ...option) (*site, *trickling) {
 	t.Helper()
 	config := fmt.Sprintf("[registry.%q]\ninsecure = true\n[cluster]\ndir = %q\nuse = %q\nlock_timeout = \"6s\"\n[container]\nidmap = %v\n",
 		trickle, sharedStore, use, idmap)
-	s := newSite(t, withConfig(config))
+	s := newSite(t, append(options, withConfig(config))...)
 	s.MustRun(t.Context(), "ctl", "root", "install", "-d", "-m", "755", sharedStore)
 	return s, s.startTrickling(t)
 }
@@ -94,10 +94,7 @@ func (s *site) checkStores(t *testing.T, use string) {
 			t.Errorf("%s has %s images of its own, want %s", node, got, own)
 		}
 	}
-	left := s.With(t).MustRun(t.Context(), "ctl", "root", "sh", "-c", "cd "+sharedStore+" && find locks leases tmp images/.new images/.removed -mindepth 1")
-	if left != "" {
-		t.Errorf("left in the shared store: %s", left)
-	}
+	s.nothingShared(t)
 }
 
 // TestJobsArePinned is what becomes of jobs over several nodes whose registry

@@ -36,7 +36,7 @@ func TestDaemonOfAJob(t *testing.T) {
 			t.Run(options, func(t *testing.T) {
 				check(t, s.as(t, "alice", "srun -w n1 --container-image="+tiny+" "+options+" /shared/daemon"), 0, "^started\n$", "")
 				s.idle(t)
-				if more := s.settled(t, "n1", before); len(more) > 0 {
+				if more := s.settled(t, "n1", before, nil); len(more) > 0 {
 					t.Errorf("left on n1:\n%s", strings.Join(more, "\n"))
 				}
 				check(t, s.as(t, "bob", "srun -w n1 --container-image="+tiny+" echo next"), 0, "^next\n$", "")

@@ -26,6 +26,11 @@ berth:x:990:990:Berth:/nonexistent:/usr/sbin/nologin
 alice:x:2001:2001:Alice:/home/alice:/bin/bash
 bob:x:2002:2002:Bob:/home/bob:/bin/bash
 carol:x:2003:2003:Carol:/home/carol:/bin/bash
+dave:x:2004:2004:Dave:/home/dave:/bin/bash
+erin:x:2005:2005:Erin:/home/erin:/bin/bash
+frank:x:2006:2006:Frank:/home/frank:/bin/bash
+grace:x:2007:2007:Grace:/home/grace:/bin/bash
+heidi:x:2008:2008:Heidi:/home/heidi:/bin/bash
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 PASSWD
   cat >"$1/group" <<'GROUP'
@@ -40,6 +45,11 @@ users:x:100:
 alice:x:2001:
 bob:x:2002:
 carol:x:2003:
+dave:x:2004:
+erin:x:2005:
+frank:x:2006:
+grace:x:2007:
+heidi:x:2008:
 project:x:3001:alice,bob
 biology:x:3002:alice
 nogroup:x:65534:

@@ -83,7 +83,7 @@ write_dir() {
   write_etc "$DIR/etc"
   [[ -z $ROOT ]] || sed -i '/^berth:/d' "$DIR"/etc/{passwd,group,shadow,gshadow}
   mkdir -m 0755 "$DIR/home"
-  for user in alice:2001 bob:2002 carol:2003; do
+  for user in alice:2001 bob:2002 carol:2003 dave:2004 erin:2005 frank:2006 grace:2007 heidi:2008; do
     install -d -m 0700 -o "${user#*:}" -g "${user#*:}" "$DIR/home/${user%:*}"
   done
 }
