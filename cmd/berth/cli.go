@@ -31,6 +31,7 @@ type cli struct {
 	Warm       warmCmd       `cmd:"" help:"Have images at hand before jobs ask for them, here or on a partition's nodes."`
 	Search     searchCmd     `cmd:"" help:"Look for images in a registry."`
 	Tags       tagsCmd       `cmd:"" help:"List the tags of an image in a registry."`
+	Simulate   simulateCmd   `cmd:"" help:"Predict how long many nodes take to start an image, and what the registry has to deliver."`
 	Resolve    resolveCmd    `cmd:"" help:"Print the digest that a reference stands for."`
 	Login      loginCmd      `cmd:"" help:"Log in to a registry, for private images."`
 	Logout     logoutCmd     `cmd:"" help:"Forget a login."`
