@@ -194,11 +194,17 @@ func cutRegistry(s string) (registry, rest string) {
 	if registry, rest, ok := strings.Cut(s, "#"); ok {
 		return registry, rest
 	}
-	first, rest, ok := strings.Cut(s, "/")
-	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
-		return first, rest
+	if !HasRegistry(s) {
+		return "", s
 	}
-	return "", s
+	registry, rest, _ = strings.Cut(s, "/")
+	return registry, rest
+}
+
+// HasRegistry says whether a name begins with a host and a slash, as docker sees it.
+func HasRegistry(name string) bool {
+	first, _, ok := strings.Cut(name, "/")
+	return ok && (strings.ContainsAny(first, ".:") || first == "localhost")
 }
 
 func cutTag(s string) (repository, tag string, err error) {

@@ -3,9 +3,6 @@ package warm
 import (
 	"bytes"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 
 	"github.com/BurntSushi/toml"
 
@@ -58,14 +55,3 @@ func NewLock(l *List) Lock {
 
 // Digest returns what is locked for e, zero for nothing.
 func (k Lock) Digest(e Entry) store.Digest { return k[lockKey{e.Name(), e.Platform}] }
-
-// String lists it, for messages.
-func (k Lock) String() string {
-	var lines []string
-	for _, key := range slices.SortedFunc(maps.Keys(k), func(a, b lockKey) int {
-		return strings.Compare(a.name+a.platform, b.name+b.platform)
-	}) {
-		lines = append(lines, key.name+" "+key.platform+" "+k[key].String())
-	}
-	return strings.Join(lines, "\n")
-}

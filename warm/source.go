@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+
+	"github.com/berth-hpc/berth/imagecache"
 )
 
 // maxFiles bounds how many files of a workflow are followed.
@@ -96,7 +98,7 @@ func (w *workflow) unclear(at, text string) {
 func (w *workflow) resolve() {
 	for _, f := range w.found {
 		text := f.text
-		if w.registry != "" && !strings.Contains(text, "://") && !hasRegistry(text) {
+		if w.registry != "" && !strings.Contains(text, "://") && !imagecache.HasRegistry(text) {
 			text = strings.TrimSuffix(w.registry, "/") + "/" + text
 		}
 		e, err := newEntry(f.at, text)
@@ -106,12 +108,6 @@ func (w *workflow) resolve() {
 		}
 		w.list.add(e)
 	}
-}
-
-// hasRegistry says whether a name begins with a host, as docker sees it.
-func hasRegistry(text string) bool {
-	first, _, ok := strings.Cut(text, "/")
-	return ok && (strings.ContainsAny(first, ".:") || first == "localhost")
 }
 
 // blank puts spaces in place of what is at [i, j) but for ends of lines, so

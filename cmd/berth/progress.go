@@ -105,6 +105,11 @@ func (v *progressView) show() {
 		layers = fmt.Sprintf("layers %d/%d", s.Finished, s.Layers)
 	}
 	lines = append(lines, bar(v.what+"  "+phaseText(s.Phase), s.Amount, layers))
+	v.draw(lines)
+}
+
+// draw puts lines in the place of those that stand on the terminal.
+func (v *progressView) draw(lines []string) {
 	width := v.width()
 	for i, line := range lines {
 		lines[i] = line[:min(len(line), width-1)] // one that wraps could not be taken away

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 )
@@ -59,13 +58,7 @@ func (b *board) draw() {
 	total := int64(max(len(b.nodes), 1))
 	lines = append(lines, fmt.Sprintf("nodes %s %d of %d  images %d of %d  %s",
 		drawBar(int64(ended), total), ended, len(b.nodes), images, of, time.Now().Format(time.TimeOnly)))
-	width := b.view.width()
-	for i, line := range lines {
-		lines[i] = line[:min(len(line), width-1)]
-	}
-	text := b.view.erase() + strings.Join(lines, "\n")
-	b.view.lines = len(lines)
-	fmt.Fprint(b.view.out, text)
+	b.view.draw(lines)
 }
 
 func (b *board) close() { b.view.Close() }
