@@ -21,25 +21,16 @@ import (
 	"github.com/berth-hpc/berth/imagecache/squashfs"
 )
 
-// TarTree writes the folder dir to w as one layer, with what the policy of
-// contents keeps of it: the same folder gives the same bytes, whoever owns it
-// and wherever it lies. Names in a folder are in the order of their bytes,
-// files with several names become hard links, all belongs to root, times are
-// whole seconds. Sockets, device nodes and extended attributes are left out.
+// tree writes the folder dir, with what the policy of contents keeps of it: the
+// same folder gives the same bytes, whoever owns it and wherever it lies. Names
+// in a folder are in the order of their bytes, files with several names become
+// hard links, all belongs to root, times are whole seconds. Sockets, device
+// nodes and extended attributes are left out.
 //
 // Symbolic links are never followed, but for dir itself. What cannot be read,
 // what changes meanwhile, and what a layer cannot hold (names that begin with
 // ".wh.", other file systems mounted below dir) is an error that names it.
 // Files are written in full, holes included.
-func TarTree(ctx context.Context, dir string, w io.Writer) error {
-	t := newLayerTar(ctx, w)
-	if err := t.tree(dir); err != nil {
-		return err
-	}
-	return t.tw.Close()
-}
-
-// tree writes a folder.
 func (t *layerTar) tree(dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -55,8 +46,8 @@ func (t *layerTar) tree(dir string) error {
 }
 
 // TarSquashfs writes the tree in the squashfs file f, of size bytes, to w as
-// TarTree writes a folder: the bytes are the same as for a folder with that
-// tree. f may have any compressor and is not trusted.
+// layerTar.tree writes a folder: the bytes are the same as for a folder with
+// that tree. f may have any compressor and is not trusted.
 func TarSquashfs(ctx context.Context, f io.ReaderAt, size int64, w io.Writer) error {
 	r, err := squashfs.NewReader(f, size)
 	if err != nil {

@@ -69,8 +69,17 @@ func must(t testing.TB, err error) {
 func tarTree(t *testing.T, dir string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	must(t, TarTree(testContext(t), dir, &b))
+	must(t, writeTree(testContext(t), dir, &b))
 	return b.Bytes()
+}
+
+// writeTree writes a folder as one layer.
+func writeTree(ctx context.Context, dir string, w io.Writer) error {
+	l := newLayerTar(ctx, w)
+	if err := l.tree(dir); err != nil {
+		return err
+	}
+	return l.tw.Close()
 }
 
 // mksquashfs makes a squashfs file of a folder.
@@ -213,7 +222,7 @@ func TestTarTreeRefuses(t *testing.T) {
 			if strings.Contains(test.name, "unreadable") && os.Geteuid() == 0 {
 				t.Skip("root reads everything")
 			}
-			err := TarTree(testContext(t), dir, io.Discard)
+			err := writeTree(testContext(t), dir, io.Discard)
 			if says := strings.ReplaceAll(test.says, "DIR", dir); err == nil || !strings.Contains(err.Error(), says) {
 				t.Errorf("got %v, want %q", err, says)
 			}
@@ -258,7 +267,7 @@ func TestTarTreeOfAShrinkingFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")
 	writeFile(t, path, make([]byte, 4<<20))
-	err := TarTree(testContext(t), dir, writerFunc(func(p []byte) (int, error) {
+	err := writeTree(testContext(t), dir, writerFunc(func(p []byte) (int, error) {
 		if len(p) > 1<<10 { // content
 			return len(p), os.Truncate(path, 10)
 		}
