@@ -1,10 +1,13 @@
 package prolog
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,32 +61,8 @@ func TestClusterUseAgainstRemoval(t *testing.T) {
 	}
 	dir, reg := shared(t), newRegistry(t)
 	image, digest := reg.push(t, "a/b:v1", "inside")
-	d, err := store.ParseDigest(digest)
-	must(t, err)
 	nodes := newNodes(t, 2, dir, true)
-	admin, err := ClusterConfig{Dir: dir, ClusterOptions: store.ClusterOptions{
-		Host: "admin", Writer: true, Stale: 3 * time.Second, Lease: time.Hour, Patience: 10 * time.Second,
-	}}.open(t.Context())
-	must(t, err)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	removed := 0
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-tick.C:
-			}
-			if im, err := admin.Get(d); err == nil && admin.Remove(im) == nil {
-				removed++
-			}
-			admin.Expunge(t.Context())
-		}
-	}()
-	inPlace := 0
+	a, inPlace := &remover{}, 0
 	for job := range uint32(8) {
 		for _, n := range nodes {
 			n.prepare(request(1+job, image, digest))
@@ -100,18 +79,67 @@ func TestClusterUseAgainstRemoval(t *testing.T) {
 				must(t, os.RemoveAll(ready.Dir))
 			}
 		}
+		if job == 0 { // whose nodes have it in place, with nobody against them
+			a.start(t, dir, digest)
+			eventually(t, "a removal is refused", func() bool { return a.refused.Load() > 0 })
+		}
 		for _, n := range nodes {
 			n.cleanup(1 + job)
 		}
 	}
-	close(stop)
-	<-stopped
-	t.Logf("%d jobs in place, %d removals", inPlace, removed)
-	if inPlace == 0 || removed == 0 {
-		t.Error("this shows nothing")
+	eventually(t, "the image is removed", func() bool { return a.removed.Load() > 0 })
+	a.stop()
+	t.Logf("%d jobs in place, %d removals, %d refused", inPlace, a.removed.Load(), a.refused.Load())
+	if inPlace < 2 {
+		t.Error("not even the first two have it in place")
 	}
 	for _, n := range nodes {
 		n.checkClean()
+	}
+}
+
+// A remover is the admin of TestClusterUseAgainstRemoval.
+type remover struct {
+	removed, refused atomic.Int64
+	stop             func()
+}
+
+// start removes the image of digest, as often as that is possible, until stop.
+func (r *remover) start(t *testing.T, dir, digest string) {
+	t.Helper()
+	d, err := store.ParseDigest(digest)
+	must(t, err)
+	admin, err := ClusterConfig{Dir: dir, ClusterOptions: store.ClusterOptions{
+		Host: "admin", Writer: true, Stale: 3 * time.Second, Lease: time.Hour, Patience: 10 * time.Second,
+	}}.open(t.Context())
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	r.stop = sync.OnceFunc(func() { cancel(); <-stopped })
+	t.Cleanup(r.stop)
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			r.remove(admin, d)
+			admin.Expunge(t.Context())
+			<-tick.C
+		}
+	}()
+}
+
+func (r *remover) remove(admin *store.Cluster, d store.Digest) {
+	im, err := admin.Get(d)
+	if err != nil {
+		return
+	}
+	var used *store.InUseError
+	switch err := admin.Remove(im); {
+	case errors.As(err, &used):
+		r.refused.Add(1)
+	case err == nil:
+		r.removed.Add(1)
 	}
 }
 

@@ -155,9 +155,8 @@ func privateMounts(t *testing.T) bool {
 	if os.Getenv(inPrivateMounts) != "" {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "unshare", "--mount", "--propagation=slave", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	// Every wait in it has its own limit; this one is to show who hangs.
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation=slave", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), inPrivateMounts+"=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -142,9 +142,10 @@ type Progress func(host, line string)
 // PersonalError.
 //
 // A node that may not write waits for one that is at it, and otherwise gets
-// ErrNotFound.
+// ErrNotFound. Where images are removed as soon as they are there, the store
+// is ErrUnusable after maxRemoved of them.
 func (c *Cluster) Ensure(ctx context.Context, d Digest, waiting Progress, fill func(context.Context, *Lock) error) (*Source, error) {
-	for {
+	for removed := 0; removed < maxRemoved; {
 		src, err := c.Open(ctx, d)
 		if !errors.Is(err, ErrNotFound) {
 			return src, err
@@ -152,12 +153,26 @@ func (c *Cluster) Ensure(ctx context.Context, d Digest, waiting Progress, fill f
 		if !c.opts.Writer {
 			return c.openLater(ctx, d, waiting)
 		}
-		err = c.fill(ctx, d, waiting, fill)
-		if err != nil && (!errors.Is(err, ErrLockLost) || ctx.Err() != nil) {
+		src, err = c.fill(ctx, d, waiting, fill)
+		switch {
+		case src != nil:
+			return src, nil
+		case err == nil:
+			removed++ // if the next look does not find it
+		case !errors.Is(err, ErrLockLost) || ctx.Err() != nil:
 			return nil, err
 		}
 	}
+	src, err := c.Open(ctx, d)
+	if errors.Is(err, ErrNotFound) {
+		err = unusable("open image", d.String(), errors.New("it is removed as soon as it is there"))
+	}
+	return src, err
 }
+
+// maxRemoved is how often Ensure begins anew for an image that was there and is
+// gone.
+const maxRemoved = 3
 
 // openLater waits for a pull that is under way, if there is one.
 func (c *Cluster) openLater(ctx context.Context, d Digest, waiting Progress) (*Source, error) {
@@ -168,35 +183,45 @@ func (c *Cluster) openLater(ctx context.Context, d Digest, waiting Progress) (*S
 	return c.Open(ctx, d)
 }
 
-// fill has the image pulled by this node, or returns when another one did.
-func (c *Cluster) fill(ctx context.Context, d Digest, waiting Progress, fill func(context.Context, *Lock) error) error {
+// fill has the image pulled by this node, and opens it, or returns nil when
+// another one has pulled it.
+func (c *Cluster) fill(ctx context.Context, d Digest, waiting Progress, fill func(context.Context, *Lock) error) (*Source, error) {
 	lock, before, err := c.lock(ctx, d, waiting)
 	if lock == nil {
-		return err
+		return nil, err
 	}
-	err = c.fillLocked(ctx, lock, d, fill)
+	src, err := c.fillLocked(ctx, lock, d, fill)
 	switch {
 	case err == nil:
 		c.forgetFailure(d)
 	case ctx.Err() == nil && !errors.Is(err, ErrLockLost) && !isPersonal(err):
 		c.recordFailure(d, before, lock.link.is.holder, err)
 	}
-	_ = lock.Release()                  // one that cannot be given back goes stale
+	_ = lock.Release() // one that cannot be given back goes stale
+	c.did("gave the lock back")
 	if err == nil && c.opts.Quota > 0 { // nobody waits for this
 		_, _ = c.collectImages(Collection{}, lock.key) // the next one tries again
 	}
-	return err
+	return src, err
 }
 
-func (c *Cluster) fillLocked(ctx context.Context, lock *Lock, d Digest, fill func(context.Context, *Lock) error) error {
+// fillLocked opens what it pulled at once: giving the lock back may take long,
+// and who removes the image then takes nothing from a job that has it open.
+func (c *Cluster) fillLocked(ctx context.Context, lock *Lock, d Digest, fill func(context.Context, *Lock) error) (*Source, error) {
 	src, err := c.Open(ctx, d)
-	if err == nil {
-		return src.Close() // whoever held the lock before has published it
-	}
 	if !errors.Is(err, ErrNotFound) {
-		return err
+		return src, err // whoever held the lock before has published it
 	}
 	c.Expunge(ctx)
+	if err := c.pull(ctx, lock, fill); err != nil {
+		return nil, err
+	}
+	src, _ = c.Open(ctx, d) // nil: Ensure looks again, and says why
+	return src, nil
+}
+
+// pull runs fill, which ends when the lock is lost.
+func (c *Cluster) pull(ctx context.Context, lock *Lock, fill func(context.Context, *Lock) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ended := make(chan struct{})
@@ -208,7 +233,7 @@ func (c *Cluster) fillLocked(ctx context.Context, lock *Lock, d Digest, fill fun
 		case <-ended:
 		}
 	}()
-	err = fill(ctx, lock)
+	err := fill(ctx, lock)
 	if err != nil && !lock.link.owned() {
 		return ErrLockLost // what failed only shows that another sweeps here
 	}

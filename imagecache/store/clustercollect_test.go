@@ -101,9 +101,11 @@ func TestClusterFillMakesRoom(t *testing.T) {
 	c.publish(digest('b'))
 	p := part{Root: c.root, Host: "here", Stale: time.Second}
 	s := c.node(func(o *ClusterOptions) { o.Quota, o.LowWater = 1, 0 })
-	if err := s.fill(testContext(t), digest('a'), func(string, string) {}, p.filling(s)); err != nil {
+	src, err := s.fill(testContext(t), digest('a'), func(string, string) {}, p.filling(s))
+	if err != nil {
 		t.Fatal(err)
 	}
+	src.Close()
 	images, err := s.List()
 	if err != nil || len(images) != 1 || images[0].Digest() != digest('a') {
 		t.Errorf("left %v, %v", images, err)

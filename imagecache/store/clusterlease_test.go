@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -190,4 +191,49 @@ func TestClusterReplacedIsNotInPlace(t *testing.T) {
 	if src.InPlace(ctx, s) {
 		t.Error("in place")
 	}
+}
+
+// Who pulled an image has it, though it is removed before they let go of it.
+func TestClusterRemovedAfterThePull(t *testing.T) {
+	c := newCrowd(t)
+	s := c.node(nil)
+	s.step = func(step string) {
+		if step == "gave the lock back" {
+			if err := s.Remove(s.image('a')); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	src, fills, err := ensure(t, s, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if err := src.Verify(testContext(t)); err != nil || fills != 1 || c.there() {
+		t.Errorf("pulled %d times, there: %v, %v", fills, c.there(), err)
+	}
+}
+
+// Where each image is removed at once, a job goes on without the store.
+func TestClusterRemovedAsSoonAsThere(t *testing.T) {
+	s := newCrowd(t).node(nil)
+	_, fills, err := ensure(t, s, func() {
+		if err := s.Remove(s.image('a')); err != nil {
+			t.Error(err)
+		}
+	})
+	if !errors.Is(err, ErrUnusable) || fills != maxRemoved {
+		t.Errorf("pulled %d times, %v", fills, err)
+	}
+}
+
+// ensure calls published after each pull, in which the lock is held.
+func ensure(t *testing.T, s *Cluster, published func()) (src *Source, fills int, err error) {
+	t.Helper()
+	src, err = s.Ensure(testContext(t), digest('a'), func(string, string) {}, func(_ context.Context, l *Lock) error {
+		fills++
+		defer published()
+		return publishLocked(s.Store, l, digest('a'), func(string) {})
+	})
+	return src, fills, err
 }
