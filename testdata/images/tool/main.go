@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -59,21 +60,25 @@ func (c buildCommand) Run(ctx context.Context, b images.Builder) error {
 
 type pushCommand struct {
 	Registry string   `required:"" placeholder:"HOST:PORT" help:"Where to push."`
-	Names    []string `arg:"" name:"name[:tag]" help:"Images to push, under their own name. Prints HOST:PORT/NAME:TAG@DIGEST."`
+	Names    []string `arg:"" name:"name[:tag][=as]" help:"Images to push, under their own name or another. Prints HOST:PORT/NAME:TAG@DIGEST."`
 }
 
 func (c pushCommand) Run(ctx context.Context, b images.Builder) error {
 	for _, ref := range c.Names {
+		ref, as, renamed := strings.Cut(ref, "=")
 		name, tag := images.SplitTag(ref)
+		if !renamed {
+			as = name + ":" + tag
+		}
 		img, err := b.Image(ctx, name)
 		if err != nil {
 			return err
 		}
-		digest, err := images.Push(ctx, c.Registry, name+":"+tag, img)
+		digest, err := images.Push(ctx, c.Registry, as, img)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s/%s:%s@%s\n", c.Registry, name, tag, digest)
+		fmt.Printf("%s/%s@%s\n", c.Registry, as, digest)
 	}
 	return nil
 }
