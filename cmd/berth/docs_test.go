@@ -56,6 +56,79 @@ func TestDecisionsHaveNumbersOfTheirOwn(t *testing.T) {
 	}
 }
 
+// Every document is found from README.md, and each link in them leads somewhere:
+// to a file of the repository, and in a document to a heading that it has.
+func TestDocumentsLinkToEachOther(t *testing.T) {
+	found, links := map[string]bool{}, 0
+	var visit func(path string)
+	visit = func(path string) {
+		if found[path] {
+			return
+		}
+		found[path] = true
+		for _, target := range linksOf(t, path) {
+			links++
+			name, anchor, _ := strings.Cut(target, "#")
+			to := path
+			if name != "" {
+				to = filepath.Join(filepath.Dir(path), name)
+			}
+			switch _, err := os.Stat(filepath.Join(root, to)); {
+			case err != nil:
+				t.Errorf("%s: the link %s leads nowhere", path, target)
+			case filepath.Ext(to) == ".md":
+				if anchor != "" && !headings(t, to)[anchor] {
+					t.Errorf("%s: %s has no heading for the link %s", path, to, target)
+				}
+				visit(to)
+			}
+		}
+	}
+	visit("README.md")
+	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || links < 50 {
+		t.Fatalf("%d links, %v", links, err)
+	}
+	for _, path := range documents {
+		if name := filepath.Join("docs", filepath.Base(path)); !found[name] {
+			t.Errorf("no way leads from README.md to %s", name)
+		}
+	}
+}
+
+// prose is a document without its blocks of code, fenced or indented.
+func prose(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile("(?ms)^```.*?^```$|^    .*?$").ReplaceAllString(string(text), "")
+}
+
+// linksOf returns where a document's links lead, but for those to other sites.
+func linksOf(t *testing.T, path string) (targets []string) {
+	t.Helper()
+	text := regexp.MustCompile("`[^`\n]*`").ReplaceAllString(prose(t, path), "code")
+	for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
+		if !strings.Contains(m[1], "://") {
+			targets = append(targets, m[1])
+		}
+	}
+	return targets
+}
+
+// headings are a document's, as links name them.
+func headings(t *testing.T, path string) map[string]bool {
+	t.Helper()
+	anchors := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ +(.+?) *$`).FindAllStringSubmatch(prose(t, path), -1) {
+		name := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		anchors[strings.ReplaceAll(name, " ", "-")] = true
+	}
+	return anchors
+}
+
 // namedTests finds the names of tests and fuzz targets, of TestX{A,B} both.
 func namedTests(text string) (names []string) {
 	for _, m := range regexp.MustCompile(`\b((?:Test|Fuzz)[A-Z]\w*)(…|\*|\{[A-Za-z,]+\})?`).FindAllStringSubmatch(text, -1) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,14 +74,19 @@ func TestInstallScripts(t *testing.T) {
 	runScripts(t, "testdata/install", shell, buildTools(t), "666")
 }
 
-func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode string) {
+// runScripts runs scripts, which may have more words than others.
+func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode string, more ...scriptWords) {
+	words := scriptWords(commands())
+	for _, m := range more {
+		maps.Copy(words, m)
+	}
 	dir, files := from, []string(nil)
 	if filepath.Ext(from) != "" {
 		dir, files = "", []string{from}
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: dir, Files: files, Condition: condition,
-		Cmds: commands(),
+		Cmds: words,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("BERTH_LIBEXEC", libexec)
 			env.Setenv("FUSE_MODE", fuseMode)
@@ -101,6 +107,9 @@ func runScripts(t *testing.T, from string, shell v1.Image, libexec, fuseMode str
 		},
 	})
 }
+
+// scriptWords are what scripts can say.
+type scriptWords map[string]func(ts *testscript.TestScript, neg bool, args []string)
 
 // giveHome makes $HOME a folder that no default mount shows in a container.
 // Only root can make one; others keep theirs below the work folder.
