@@ -13,7 +13,7 @@ GO      ?= go
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help all build plugins deps test demo bench soak lint install pbs-install pbs-uninstall clean
+.PHONY: help all build plugins deps test demo bench soak fuzz lint install pbs-install pbs-uninstall clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -46,6 +46,9 @@ bench: deps build ## measure; see docs/benchmarks.md
 
 soak: deps build ## two minutes of jobs while what they depend on breaks; see docs/testing.md
 	go test ./testdata/soak -count=1 -v -timeout 20m -soak 2m
+
+fuzz: deps ## every fuzz target for FUZZTIME (60s) each; see docs/testing.md
+	tools/fuzz
 
 lint: ## golangci-lint, shellcheck, clang-tidy
 	tools/lint

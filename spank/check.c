@@ -307,6 +307,8 @@ static bool is_mode(const char *mode) {
 bool check_name(const char *value, char error[CHECK_ERROR_SIZE]) {
   static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
   size_t len = strspn(value, letters);
+  if (has_control(value))
+    return wrong(error, "--container-name: the name has a control character");
   if (len == 0 || len > NAME_LENGTH || value[0] == '.' || value[0] == '-' ||
       (value[len] != '\0' && value[len] != ':'))
     return wrong(error,

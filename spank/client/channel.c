@@ -112,7 +112,7 @@ bool channel_receive_call(int socket, int fds[CHANNEL_FDS]) {
   do
     n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   while (n < 0 && errno == EINTR);
-  int count = n <= 0 ? 0 : take_fds(&msg, fds);
+  int count = n < 0 ? 0 : take_fds(&msg, fds); /* they come with an empty packet, too */
   const char *call = NULL;
   if (n > 0 && wire_valid(packet, (size_t)n))
     call = wire_get(packet, (size_t)n, "call");

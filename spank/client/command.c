@@ -23,20 +23,28 @@ static bool of_loader(const char *variable) {
   return starts_with(variable, "LD_") || starts_with(variable, "GLIBC_TUNABLES=");
 }
 
-/* Takes the client's folder out of a PATH, in place: outside there is no such. */
-static void without_client(char *path) {
+/*
+ * Takes the client's folder out of a PATH, in place: outside there is no such. No
+ * empty part is left for it, which would be the folder where the caller is.
+ * Returns false when nothing else was there.
+ */
+static bool without_client(char *path) {
   char *to = path;
-  for (char *from = path; *from != '\0';) {
+  bool any = false, more = true;
+  for (char *from = path; more;) {
     size_t len = strcspn(from, ":");
-    bool ours = len == strlen(CALL_FOLDER) && strncmp(from, CALL_FOLDER, len) == 0;
-    size_t step = len + (from[len] == ':');
-    if (!ours) {
-      memmove(to, from, step);
-      to += step;
+    more = from[len] == ':';
+    if (len != strlen(CALL_FOLDER) || strncmp(from, CALL_FOLDER, len) != 0) {
+      if (any)
+        *to++ = ':';
+      memmove(to, from, len);
+      to += len;
+      any = true;
     }
-    from += step;
+    from += len + more;
   }
   *to = '\0';
+  return any;
 }
 
 /* The caller's environment, with the loader's variables of ours. */
@@ -52,8 +60,8 @@ static char **environment(const struct call *c) {
   for (size_t i = 0; c->env[i] != NULL; i++) {
     if (of_loader(c->env[i]) || starts_with(c->env[i], CALL_SOCKET "="))
       continue;
-    if (starts_with(c->env[i], "PATH="))
-      without_client(c->env[i] + strlen("PATH="));
+    if (starts_with(c->env[i], "PATH=") && !without_client(c->env[i] + strlen("PATH=")))
+      continue;
     env[count++] = c->env[i];
   }
   for (size_t i = 0; environ[i] != NULL; i++)
