@@ -54,14 +54,25 @@ func ReceiveRequest(channel *os.File) (*Request, *Attached, error) {
 	}
 	a := new(Attached)
 	for i, name := range got.Files {
-		switch name {
-		case "config":
-			a.Config = p.Files[i]
-		case "catalogue":
-			a.Catalogue = p.Files[i]
+		if !a.take(name, p.Files[i]) {
+			closeAll(p.Files)
+			return nil, nil, fmt.Errorf("receive request: a descriptor called %q, or two of them", name)
 		}
 	}
 	return got.Request, a, nil
+}
+
+// take says whether a file of this name is wanted, and not there yet.
+func (a *Attached) take(name string, f *os.File) bool {
+	switch {
+	case name == "config" && a.Config == nil:
+		a.Config = f
+	case name == "catalogue" && a.Catalogue == nil:
+		a.Catalogue = f
+	default:
+		return false
+	}
+	return true
 }
 
 // SendReply sends one reply with its descriptors.

@@ -125,16 +125,3 @@ notanumber          2002                2002                berth=r.example/b
 		t.Errorf("%d skipped: %s", skipped, diff)
 	}
 }
-
-// FuzzParsers: what others wrote makes no parser panic.
-func FuzzParsers(f *testing.F) {
-	f.Add("process { container = \"${a ? 'b' : 'c'}\" }\n\"\"\"\n'''")
-	f.Add("rule a:\n  container: \"docker://x\"\n\"\"\" # '")
-	f.Add("1 2 3 berth=a@sha256:x\n[[image]]\nname=\"a\"")
-	f.Fuzz(func(_ *testing.T, text string) {
-		for _, name := range []string{"a.nf", "Snakefile", "list"} {
-			_, _ = FromWorkflow(fstest.MapFS{name: &fstest.MapFile{Data: []byte(text)}}, name)
-		}
-		ParseQueue(text, Bounds{5, 5})
-	})
-}

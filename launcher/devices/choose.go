@@ -230,19 +230,27 @@ func nothing(value string) bool {
 	return value == "NoDevFiles" || value == "none" || value == "-1"
 }
 
-// splitList reads 0,2 and Slurm's 0-2.
+// maxList bounds how many devices a variable can name; it may be an image's.
+const maxList = 4096
+
+// splitList reads 0,2 and Slurm's 0-2. A range that is too long is left as it
+// is, which is no device's name.
 func splitList(value string) []string {
 	var list []string
 	for _, item := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' }) {
-		first, last, isRange := strings.Cut(item, "-")
-		from, err1 := strconv.Atoi(first)
-		to, err2 := strconv.Atoi(last)
-		if !isRange || err1 != nil || err2 != nil || to < from || to-from > 4096 {
+		room := maxList - len(list)
+		if room <= 0 {
+			break
+		}
+		first, last, _ := strings.Cut(item, "-")
+		from, err1 := strconv.ParseUint(first, 10, 31)
+		to, err2 := strconv.ParseUint(last, 10, 31)
+		if err1 != nil || err2 != nil || to < from || to-from >= uint64(room) {
 			list = append(list, item)
 			continue
 		}
 		for n := from; n <= to; n++ {
-			list = append(list, strconv.Itoa(n))
+			list = append(list, strconv.FormatUint(n, 10))
 		}
 	}
 	return list

@@ -36,6 +36,9 @@ type Hook struct {
 	Timeout int `json:"timeout,omitempty"`
 }
 
+// MaxTimeout is the longest that a hook may ask for, in seconds: a day.
+const MaxTimeout = 24 * 60 * 60
+
 // A Problem is a file or folder that is not used, and why.
 type Problem struct {
 	Path string `json:"path"`
@@ -144,7 +147,7 @@ func Parse(text []byte) (*Hook, error) {
 	}
 	h := &Hook{Path: f.Hook.Path, Args: f.Hook.Args, Env: f.Hook.Env, Stages: f.Stages, When: *f.When}
 	if t := f.Hook.Timeout; t != nil {
-		if *t <= 0 {
+		if *t <= 0 || *t > MaxTimeout {
 			return nil, fmt.Errorf("a timeout of %d seconds", *t)
 		}
 		h.Timeout = *t

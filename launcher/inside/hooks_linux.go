@@ -43,8 +43,8 @@ func chooseHooks(req *launcher.Request, all []hooks.Hook, devs *chosen, image *i
 	for i := range devs.Hooks {
 		h := &devs.Hooks[i]
 		run := hooks.Run{Name: "of a device", Path: h.Path, Args: h.Args, Env: h.Env, Timeout: limit}
-		if h.Timeout != nil {
-			run.Timeout = time.Duration(*h.Timeout) * time.Second
+		if h.Timeout != nil && *h.Timeout > 0 {
+			run.Timeout = time.Duration(min(*h.Timeout, hooks.MaxTimeout)) * time.Second
 		}
 		set.add(h.HookName, &run)
 	}

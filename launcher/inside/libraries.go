@@ -76,11 +76,14 @@ func library(file, target string) (ldcache.Entry, bool) {
 	defer f.Close()
 	names, err := f.DynString(elf.DT_SONAME)
 	flags := ldcache.Flags(f.Machine)
-	if err != nil || len(names) != 1 || flags == 0 || strings.Contains(names[0], "/") {
+	if err != nil || len(names) != 1 || flags == 0 || !isFileName(names[0]) {
 		return ldcache.Entry{}, false
 	}
 	return ldcache.Entry{Name: names[0], Path: target, Flags: flags}, true
 }
+
+// isFileName says whether a link of this name is in the folder that it is put in.
+func isFileName(s string) bool { return s != "" && s != "." && s != ".." && !strings.Contains(s, "/") }
 
 // compat returns the image's own libraries of CUDA's compatibility package if
 // they are newer than the driver: only then they work, and only then they are

@@ -14,13 +14,14 @@ type JobID string
 // maxJobID bounds an id in bytes, so that names made with it stay file names.
 const maxJobID = 200
 
-// ParseJobID refuses what neither scheduler calls a job.
+// ParseJobID refuses what neither scheduler calls a job, and other ways to write
+// a number: a job has one id.
 func ParseJobID(s string) (JobID, error) {
 	id := JobID(s)
 	if id.IsPBS() {
 		return id, nil
 	}
-	if _, err := strconv.ParseUint(s, 10, 32); err != nil || s[0] == '+' {
+	if n, err := strconv.ParseUint(s, 10, 32); err != nil || strconv.FormatUint(n, 10) != s {
 		return "", fmt.Errorf("%q is not a job's id", s)
 	}
 	return id, nil

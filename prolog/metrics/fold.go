@@ -1,13 +1,14 @@
 package metrics
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,8 @@ func Load(dir string) (*Sums, error) {
 	if err == nil && json.Unmarshal(data, s) != nil {
 		s = &Sums{}
 	}
+	maps.DeleteFunc(s.Accounts, func(_ string, a *Account) bool { return a == nil })
+	maps.DeleteFunc(s.Phases, func(_ string, h *Histogram) bool { return h == nil })
 	if s.Accounts == nil {
 		s.Accounts = map[string]*Account{}
 	}
@@ -122,14 +125,15 @@ func addPart(ctx context.Context, sums *Sums, name string) error {
 	if err := flock(ctx, f); err != nil {
 		return fmt.Errorf("lock the spool of metrics: %w", err)
 	}
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
+	// What a power cut has left may be one long line.
+	text, err := io.ReadAll(io.LimitReader(f, 2*maxSpool))
+	for line := range bytes.Lines(text) {
 		var e Event
-		if len(bytes.TrimSpace(lines.Bytes())) > 0 && json.Unmarshal(lines.Bytes(), &e) == nil {
+		if len(bytes.TrimSpace(line)) > 0 && json.Unmarshal(line, &e) == nil {
 			sums.add(e)
 		}
 	}
-	return lines.Err()
+	return err
 }
 
 // flock takes an exclusive lock, which ends with f.

@@ -61,15 +61,23 @@ func (s *Sums) add(e Event) {
 	if e.Failure != "" && (len(a.Failures) < maxCauses || a.Failures[e.Failure] > 0) {
 		a.Failures[e.Failure]++
 	}
-	a.Pulled += max(e.Pulled, 0)
+	a.Pulled = plus(a.Pulled, e.Pulled)
 	if isDuration(e.Waited) {
 		a.Waited += e.Waited
 	}
 	for phase, seconds := range e.Seconds {
 		s.observe(phase, seconds)
 	}
-	s.Evicted += int64(max(e.Evicted, 0))
-	s.EvictedBytes += max(e.EvictedBytes, 0)
+	s.Evicted = plus(s.Evicted, int64(e.Evicted))
+	s.EvictedBytes = plus(s.EvictedBytes, e.EvictedBytes)
+}
+
+// plus adds what is not negative; a sum stays at the largest number there is.
+func plus(sum, n int64) int64 {
+	if n = max(n, 0); sum > math.MaxInt64-n {
+		return math.MaxInt64
+	}
+	return sum + n
 }
 
 func (s *Sums) account(name string) *Account {

@@ -1,7 +1,6 @@
 package records
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -65,23 +64,23 @@ func ReadAll(dir string, job jobstate.JobID) ([]Record, error) {
 	return all, nil
 }
 
-// readFile skips lines that are no records: those that were cut by a kill.
+// readFile skips lines that are no records, however long: those that were cut by
+// a kill, and what a power cut has left.
 func readFile(name string) ([]Record, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxFile+maxLine+2))
-	lines.Buffer(nil, 2*maxLine)
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+maxLine+2))
 	var all []Record
-	for lines.Scan() {
+	for line := range bytes.Lines(text) {
 		var r Record
-		if len(bytes.TrimSpace(lines.Bytes())) > 0 && json.Unmarshal(lines.Bytes(), &r) == nil {
+		if len(bytes.TrimSpace(line)) > 0 && json.Unmarshal(line, &r) == nil {
 			all = append(all, r)
 		}
 	}
-	return all, lines.Err()
+	return all, err
 }
 
 // A file is one of a job and user.

@@ -117,6 +117,9 @@ func (b *Bundle) takeMounts(mounts []specs.Mount) error {
 			}
 		case slices.Contains(given, target):
 		case m.Type == "tmpfs":
+			if err := checkPaths("tmpfs", target); err != nil {
+				return err
+			}
 			b.Mounts = append(b.Mounts, "tmpfs:"+target)
 		default:
 			b.note("a %s on %s is not mounted", m.Type, target)
@@ -129,16 +132,23 @@ func (b *Bundle) takeMounts(mounts []specs.Mount) error {
 var known = []string{"ro", "rw", "nosuid", "nodev", "noexec", "private", "rprivate", "slave", "rslave", "shared", "rshared", "bind", "rbind"}
 
 func (b *Bundle) addBind(m specs.Mount, target string) error {
-	if strings.ContainsAny(m.Source+target, ":,\n") {
-		return fmt.Errorf("mount of %q on %q: colons, commas and newlines can't be in the paths", m.Source, target)
+	if err := checkPaths(m.Source, target); err != nil {
+		return err
 	}
-	var flags []string
-	for _, o := range m.Options {
-		if slices.Contains(known, o) {
-			flags = append(flags, o)
-		}
+	flags := slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return !slices.Contains(known, o) })
+	mount := m.Source + ":" + target
+	if len(flags) > 0 {
+		mount += ":" + strings.Join(flags, "+")
 	}
-	b.Mounts = append(b.Mounts, strings.Join([]string{m.Source, target, strings.Join(flags, "+")}, ":"))
+	b.Mounts = append(b.Mounts, mount)
+	return nil
+}
+
+// checkPaths refuses what would mean something else in an entry of --mount.
+func checkPaths(source, target string) error {
+	if strings.ContainsAny(source+target, ":,\n") {
+		return fmt.Errorf("mount of %q on %q: colons, commas and newlines can't be in the paths", source, target)
+	}
 	return nil
 }
 

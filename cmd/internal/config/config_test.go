@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/BurntSushi/toml"
 	"github.com/berth-hpc/berth/fault"
 	"github.com/google/go-cmp/cmp"
 )
@@ -240,22 +239,6 @@ resolve.ttl = "90m"
 	if diff := cmp.Diff(first, second, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".origin" }, cmp.Ignore())); diff != "" {
 		t.Error(diff)
 	}
-}
-
-func FuzzLoad(f *testing.F) {
-	f.Add("[store]\ndir = '/x'\n[registry.'q']\nmirrors = ['m']")
-	f.Add("container.mounts = ['a', {b = 1}]")
-	f.Fuzz(func(t *testing.T, text string) {
-		var tree map[string]any
-		meta, err := toml.Decode(text, &tree)
-		if err != nil {
-			return
-		}
-		c := defaults()
-		for _, key := range meta.Keys() {
-			_ = c.set(key, lookup(tree, key), "fuzz", true) // must not panic
-		}
-	})
 }
 
 // Changes in memory are a share of what the job may use, of the machine's

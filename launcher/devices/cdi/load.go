@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/berth-hpc/berth/launcher/devices"
@@ -78,6 +79,17 @@ func read(path string, priority int, owner trust.Owner) (*devices.Spec, error) {
 	if st, err := os.Stat(path); err == nil && st.Mode()&0o004 == 0 && owner == 0 {
 		return nil, errors.New("users may not read it, and would be shown it") // Catalogues travel to them.
 	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := cdi.ParseSpec(text)
+	if err == nil {
+		err = checkNulls(raw)
+	}
+	if err != nil {
+		return nil, oneLine(err)
+	}
 	s, err := cdi.ReadSpec(path, priority)
 	if err != nil {
 		return nil, oneLine(err)
@@ -91,6 +103,24 @@ func read(path string, priority int, owner trust.Owner) (*devices.Spec, error) {
 		}
 	}
 	return &devices.Spec{Path: path, Spec: *s.Spec}, nil
+}
+
+// checkNulls refuses lists with nothing in a place, at which the library, which
+// checks all else, panics.
+func checkNulls(s *specs.Spec) error {
+	if s == nil {
+		return errors.New("it is empty")
+	}
+	edits := []*specs.ContainerEdits{&s.ContainerEdits}
+	for i := range s.Devices {
+		edits = append(edits, &s.Devices[i].ContainerEdits)
+	}
+	for _, e := range edits {
+		if slices.Contains(e.DeviceNodes, nil) || slices.Contains(e.NetDevices, nil) || slices.Contains(e.Hooks, nil) || slices.Contains(e.Mounts, nil) {
+			return errors.New("a list of containerEdits has a null")
+		}
+	}
+	return nil
 }
 
 // checkHooks looks at the programs that would be run. Those whose work Berth
