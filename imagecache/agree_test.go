@@ -32,24 +32,23 @@ func TestMergeIsWhatUmociUnpacks(t *testing.T) {
 		n = 200
 	}
 	for seed := range n {
-		compareMerge(t, seed)
+		compareLayers(t, fmt.Sprintf("seed %d", seed), layersOf(rand.New(rand.NewPCG(seed, 1))))
 		if t.Failed() {
 			return
 		}
 	}
 }
 
-func compareMerge(t *testing.T, seed uint64) {
+func compareLayers(t *testing.T, name string, layers [][]entry) {
 	t.Helper()
-	layers := randomLayers(seed)
 	want, umociErr := unpackedTree(t, layers)
 	got, mergeErr := mergedTree(layers)
 	if (umociErr == nil) != (mergeErr == nil) {
-		t.Errorf("seed %d: umoci says %v, merge says %v\n%s", seed, umociErr, mergeErr, script(layers))
+		t.Errorf("%s: umoci says %v, merge says %v\n%s", name, umociErr, mergeErr, script(layers))
 		return
 	}
 	if umociErr == nil && !maps.Equal(got, want) {
-		t.Errorf("seed %d: umoci\n%s\nmerge\n%s\nof\n%s", seed, listing(want), listing(got), script(layers))
+		t.Errorf("%s: umoci\n%s\nmerge\n%s\nof\n%s", name, listing(want), listing(got), script(layers))
 	}
 }
 
@@ -71,10 +70,9 @@ func script(layers [][]entry) string {
 	return b.String()
 }
 
-// randomLayers returns up to four layers. Most of what they say can be done;
-// hard links are to names that were used.
-func randomLayers(seed uint64) [][]entry {
-	r := rand.New(rand.NewPCG(seed, 1))
+// layersOf returns up to four layers. Most of what they say can be done; hard
+// links are to names that were used.
+func layersOf(r *rand.Rand) [][]entry {
 	var used []string
 	layers := make([][]entry, 1+r.IntN(4))
 	for i := range layers {
@@ -143,8 +141,14 @@ func unpackedTree(t *testing.T, layers [][]entry) (map[string]string, error) {
 	if err := u.finish(); err != nil {
 		t.Fatal(err)
 	}
+	return folderTree(t, root), nil
+}
+
+// folderTree says what is in a folder.
+func folderTree(t *testing.T, root string) map[string]string {
+	t.Helper()
 	tree, first := map[string]string{}, map[uint64]string{}
-	err = filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -155,7 +159,7 @@ func unpackedTree(t *testing.T, layers [][]entry) (map[string]string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tree, nil
+	return tree
 }
 
 func describeUnpacked(name, rel string, first map[uint64]string) (string, error) {

@@ -6,10 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/berth-hpc/berth/fault"
+	"github.com/berth-hpc/berth/testdata/checker"
 )
 
 // FuzzParseReference: what is taken is read back the same from its canonical
@@ -21,8 +23,18 @@ func FuzzParseReference(f *testing.F) {
 	} {
 		f.Add(s)
 	}
+	for _, s := range []string{"[::1]:5000/a", "[::1/a", "[::1]5000/a", "[fe80::1%x]/a", "a/b:c/d", "h:5000/a/b:1@" + testDigest, "a@b/c", "A/b", "a.b", "a..b/c", "docker.io/a", "-a.b/c"} {
+		f.Add(s)
+	}
+	plugin := checker.New(f, "image")
 	f.Fuzz(func(t *testing.T, s string) {
 		ref, err := ParseReference(s)
+		compareDocker(t, s, ref, err)
+		if err == nil && (ref.Kind() == Registry || ref.Kind() == Path) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			if refused := plugin.Refuses(t, s); refused != "" {
+				t.Errorf("%q: the plugin says %s", s, refused)
+			}
+		}
 		if err != nil {
 			if fault.Of(err) != fault.User || fault.Remedy(err) == "" || strings.ContainsAny(err.Error()+fault.Remedy(err), "\x1b\n") {
 				t.Errorf("%q: %q, %q", s, err, fault.Remedy(err))
@@ -37,6 +49,69 @@ func FuzzParseReference(f *testing.F) {
 		again.user = ref.user
 		if err != nil || again != ref {
 			t.Errorf("%q: %+v, read back from %q: %+v, %v", s, ref, canonical, again, err)
+		}
+	})
+}
+
+// compareDocker: what is written as docker wants it means what it means there, to
+// go-containerregistry's reader of it.
+func compareDocker(t *testing.T, s string, ref Reference, err error) {
+	t.Helper()
+	if err != nil || ref.Kind() != Registry || ref.User() != "" || strings.Contains(s, "#") {
+		return
+	}
+	theirs, err := name.ParseReference(strings.TrimPrefix(s, "docker://"))
+	if err != nil {
+		t.Errorf("%q is %v, and docker's reader says %v", s, ref, err)
+		return
+	}
+	registry, tag := theirs.Context().RegistryStr(), ""
+	if registry == name.DefaultRegistry || registry == "registry-1.docker.io" {
+		registry = dockerHub
+	}
+	repository := theirs.Context().RepositoryStr()
+	if registry == dockerHub && !strings.Contains(repository, "/") {
+		repository = "library/" + repository
+	}
+	if named, ok := theirs.(name.Tag); ok {
+		tag = named.TagStr()
+	} else if theirs.Identifier() != ref.Digest().String() {
+		t.Errorf("%q has the digest %v, and docker's reader says %v", s, ref.Digest(), theirs.Identifier())
+	}
+	if ref.Host() != registry || ref.Repository() != repository || tag != "" && ref.Tag() != tag {
+		t.Errorf("%q is %v, and docker's reader says %v", s, ref, theirs)
+	}
+}
+
+// FuzzPlatform and FuzzDestination: what is read is printed so that it is read as
+// the same.
+func FuzzPlatform(f *testing.F) {
+	for _, s := range []string{"", "arm64", "x86_64", "armhf", "linux/arm/v6", "linux/arm64/v8", "arm/v7", "386/arm", "windows/amd64", "a/b/c/d", "/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParsePlatform(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParsePlatform(p.String()); err != nil || again != p {
+			t.Errorf("%q is %v, and that is %v, %v", s, p, again, err)
+		}
+	})
+}
+
+// FuzzDestination: see FuzzPlatform.
+func FuzzDestination(f *testing.F) {
+	for _, s := range []string{"x.sqsh", "oci:d:t", "oci-archive:./f.tar", "docker-archive:f:a/b:1", "docker://a", "oci:x.sqsh", "oci:", "oci:a:"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDestination(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseDestination(d.String()); err != nil || again != d || d.Path == "" {
+			t.Errorf("%q is %+v, and that is %+v, %v", s, d, again, err)
 		}
 	})
 }

@@ -61,6 +61,12 @@ func ParseKept(s string) (*Kept, error) {
 			Remedy: "write --container-name=NAME, or NAME: with one of auto, create, exec, no_exec",
 		}
 	}
+	if name == "" {
+		return nil, &fault.Error{
+			Op: "name container", Arg: fmt.Sprintf("%q", s), Blame: fault.User, Err: errors.New("the name is empty"),
+			Remedy: "write --container-name=NAME",
+		}
+	}
 	return &Kept{Name: name, Mode: mode}, nil
 }
 

@@ -273,8 +273,8 @@ func TestCheckRefusesTrees(t *testing.T) {
 	}
 }
 
-// FuzzCheck wants no panic, no endless run, and no opinion that depends on
-// anything but the bytes.
+// FuzzCheck wants no panic, no endless run, no opinion that depends on anything
+// but the bytes, and nothing taken that cannot be read.
 func FuzzCheck(f *testing.F) {
 	for _, build := range []func(*Writer) *Inode{
 		func(*Writer) *Inode { return folder() },
@@ -291,8 +291,19 @@ func FuzzCheck(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		err := Check(bytes.NewReader(raw), int64(len(raw)), CheckOptions{MaxInodes: 1000, MaxMetadata: 1 << 20, Contents: true, MaxContents: 1 << 20})
-		if err != nil && !errors.Is(err, ErrStructure) {
-			t.Error(err)
+		if err != nil {
+			if !errors.Is(err, ErrStructure) {
+				t.Error(err)
+			}
+			return
+		}
+		// What it takes, a reader reads to the end.
+		total, err := readAll(t, raw)
+		if err != nil {
+			t.Errorf("checked, and then: %v", err)
+		}
+		if total > 1000<<20 {
+			t.Errorf("%d bytes of contents", total)
 		}
 	})
 }
