@@ -13,7 +13,7 @@ GO      ?= go
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help all build plugins deps test demo bench soak fuzz lint install pbs-install pbs-uninstall clean
+.PHONY: help all build plugins deps test demo bench soak race fuzz lint install pbs-install pbs-uninstall clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -49,6 +49,9 @@ soak: deps build ## two minutes of jobs while what they depend on breaks; see do
 
 fuzz: deps ## every fuzz target for FUZZTIME (60s) each; see docs/testing.md
 	tools/fuzz
+
+race: deps ## tests with Go's race detector, all that goes with it; CI runs some of them
+	tools/race all
 
 lint: ## golangci-lint, shellcheck, clang-tidy
 	tools/lint

@@ -26,6 +26,7 @@ require (
 	github.com/sylabs/sif/v2 v2.24.2
 	github.com/therootcompany/xz v1.0.1
 	github.com/yuin/goldmark v1.8.7
+	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.58.0
 	golang.org/x/sys v0.49.0
 	tags.cncf.io/container-device-interface v1.1.0

@@ -20,6 +20,7 @@ import (
 	"unsafe"
 
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/testdata/leaks"
 	"github.com/berth-hpc/berth/testdata/registry/server"
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "doctor" {
 		os.Exit(answer(Part(os.Args[3])))
 	}
-	os.Exit(m.Run())
+	os.Exit(leaks.Checked(m).Run())
 }
 
 func answer(part Part) int {

@@ -1,0 +1,10 @@
+package credentials
+
+import (
+	"os"
+	"testing"
+
+	"github.com/berth-hpc/berth/testdata/leaks"
+)
+
+func TestMain(m *testing.M) { os.Exit(leaks.Checked(m).Run()) }
