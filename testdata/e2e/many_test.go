@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -16,7 +17,7 @@ import (
 	"github.com/berth-hpc/berth/testdata/cluster"
 )
 
-var manyReport = flag.String("many.report", "", "a file for the numbers of TestManyNodes")
+var manyReport = flag.String("many.report", "", "a file for the numbers of TestManyNodes, as JSON")
 
 // What TestManyNodes starts.
 const (
@@ -242,7 +243,11 @@ func (s *site) cpuOf(t *testing.T, machines []string) float64 {
 
 // An rssPeak is the most memory that processes of ours were seen to have, in
 // MiB: resident, shared pages counted by their share.
-type rssPeak struct{ process, node, all float64 }
+type rssPeak struct {
+	Process float64 `json:"process_mib"`
+	Node    float64 `json:"node_mib"`
+	All     float64 `json:"all_mib"`
+}
 
 // watchRSS looks at processes of Berth until it is stopped.
 func (s *site) watchRSS(t *testing.T, machines []string) (stop func() rssPeak) {
@@ -297,9 +302,17 @@ func (p *rssPeak) look(machines map[string]string) {
 		mib := kB / 1024
 		nodes[machine] += mib
 		all += mib
-		p.process, p.node = max(p.process, mib), max(p.node, nodes[machine])
+		p.Process, p.Node = max(p.Process, mib), max(p.Node, nodes[machine])
 	}
-	p.all = max(p.all, all)
+	p.All = max(p.All, all)
+}
+
+// A recorded wave is one of -many.report's.
+type recordedWave struct {
+	Name   string    `json:"name"`
+	Starts []float64 `json:"starts_s"` // since all were submitted
+	CPU    float64   `json:"cpu_s"`
+	Peak   rssPeak   `json:"peak"`
 }
 
 // manyReport says how fast it went and what it took.
@@ -309,22 +322,33 @@ func (s *site) manyReport(t *testing.T, bare, cold, warm *wave) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Fprintf(&b, "%d nodes on one machine, %d jobs of %d users in %d images; load afterwards %s",
 		manyNodes, len(manyUsers)*jobsEach, len(manyUsers), manyImages, load)
+	var record []recordedWave
 	for _, w := range []struct {
 		name string
 		*wave
 	}{{"bare", bare}, {"cold", cold}, {"warm", warm}} {
+		record = append(record, recordedWave{w.name, w.starts, w.cpu, w.peak})
 		n := float64(len(w.starts))
 		if n == 0 {
 			continue
 		}
 		last := w.starts[len(w.starts)-1]
 		fmt.Fprintf(&b, "%s: first start after %.2f s, median %.2f s, last %.2f s: %.1f starts per second; %.3f CPU s per start, of Slurm and all; Berth's processes at most %.0f MiB each, %.0f on a node, %.0f together\n",
-			w.name, w.starts[0], w.starts[len(w.starts)/2], last, n/last, w.cpu/n, w.peak.process, w.peak.node, w.peak.all)
+			w.name, w.starts[0], w.starts[len(w.starts)/2], last, n/last, w.cpu/n, w.peak.Process, w.peak.Node, w.peak.All)
 	}
 	t.Log(b.String())
 	if *manyReport != "" {
-		if err := os.WriteFile(*manyReport, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		writeJSON(t, *manyReport, record)
+	}
+}
+
+func writeJSON(t *testing.T, file string, v any) {
+	t.Helper()
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }

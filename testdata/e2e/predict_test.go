@@ -153,13 +153,7 @@ func (p *prediction) write(t *testing.T) {
 	for _, rounds := range p.rounds {
 		out.Starts = append(out.Starts, rounds...)
 	}
-	data, err := json.MarshalIndent(out, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(*predictOut, "scale.json"), data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeJSON(t, filepath.Join(*predictOut, "scale.json"), out)
 }
 
 // read takes the starts of an earlier run.
@@ -445,18 +439,28 @@ func (p *prediction) fit(t *testing.T, shapes []scenario) simulate.Costs {
 	return c
 }
 
+// A predictedStart is one of predictions.json.
+type predictedStart struct {
+	Name      string    `json:"name"`
+	Kind      string    `json:"kind"` // fitted, predicted or unbound
+	Rounds    []float64 `json:"rounds_s"`
+	Predicted float64   `json:"predicted_s"`
+}
+
 // report compares, writes both, and fails the test where a prediction that was
 // not fitted is too far off.
 func (p *prediction) report(t *testing.T, costs simulate.Costs, training, rest, shown []scenario) {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "costs fitted to one and two nodes: %+v\n", costs)
-	row := func(sh scenario, judge bool) {
+	var record []predictedStart
+	row := func(sh scenario, kind string) {
 		is, says := p.measured(sh), p.predict(sh, costs)
+		record = append(record, predictedStart{sh.String(), kind, is.Rounds, says.Last})
 		off := says.Last/is.Last - 1
 		fmt.Fprintf(&b, "%-52v last %6.2f s (%5.2f to %5.2f), predicted %6.2f (%+5.1f %%); median %6.2f, predicted %6.2f; CPU %5.1f, predicted %5.1f s; requests %d, predicted %d; bytes %d, predicted %d\n",
 			sh, is.Last, slices.Min(is.Rounds), slices.Max(is.Rounds), says.Last, 100*off, is.Median, says.Median, is.CPU, says.CPU, is.Requests, says.Registry.Requests, is.Upstream, says.Registry.Bytes)
-		if judge && math.Abs(off) > tolerance {
+		if kind == "predicted" && math.Abs(off) > tolerance {
 			t.Errorf("%v: %.2f s, predicted %.2f", sh, is.Last, says.Last)
 		}
 		// A mirror's own requests depend on who came first.
@@ -466,17 +470,18 @@ func (p *prediction) report(t *testing.T, costs simulate.Costs, training, rest, 
 	}
 	fmt.Fprintln(&b, "fitted:")
 	for _, sh := range training {
-		row(sh, false)
+		row(sh, "fitted")
 	}
 	fmt.Fprintln(&b, "not fitted:")
 	for _, sh := range rest {
-		row(sh, true)
+		row(sh, "predicted")
 	}
 	fmt.Fprintln(&b, "bound by nothing but this one machine, and not judged:")
 	for _, sh := range shown {
-		row(sh, false)
+		row(sh, "unbound")
 	}
 	t.Log(b.String())
+	writeJSON(t, filepath.Join(*predictOut, "predictions.json"), record)
 	if err := os.WriteFile(filepath.Join(*predictOut, "scale.txt"), []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
