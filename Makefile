@@ -13,7 +13,7 @@ GO      ?= go
 BUILDFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help all build plugins deps test demo bench soak race fuzz lint install pbs-install pbs-uninstall clean
+.PHONY: help all build plugins deps test demo bench bench-compare soak race fuzz lint install pbs-install pbs-uninstall clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -40,9 +40,12 @@ test: deps build ## run every test; what needs root is skipped without it, with 
 demo: deps build ## a 3-node Slurm cluster runs a bioinformatics job array in an image
 	testdata/demo/demo
 
-bench: deps build ## measure; see docs/benchmarks.md
+bench: deps build ## measure: one report in build/bench; see docs/benchmarks.md
 	tools/deps bench
-	testdata/bench/bench
+	testdata/bench/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-compare: deps build ## measure BASE=REVISION and this tree in turns, and compare by benchstat
+	testdata/bench/bench compare $(or $(BASE),$(error which revision? make bench-compare BASE=v0.1)) $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 soak: deps build ## two minutes of jobs while what they depend on breaks; see docs/testing.md
 	go test ./testdata/soak -count=1 -v -timeout 20m -soak 2m

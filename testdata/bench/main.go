@@ -1,12 +1,14 @@
 // Command bench measures what Berth costs: each thing with Berth and without,
-// in turns, on a real Slurm cluster on this machine. The script beside it
-// builds what is needed, starts the cluster and calls it as root;
-// docs/benchmarks.md says what is measured and how.
+// in turns, some of it on a real Slurm cluster on this machine. The script beside
+// it builds what is needed and calls it as root; docs/benchmarks.md says what is
+// measured and how.
 //
 //	bench measure   everything; writes the report
+//	bench compare   two builds of Berth; has benchstat compare them
 //	bench rounds    the part that runs on a machine of the cluster
 //	bench files     the part that compares file systems, in a mount namespace of its own
 //	bench start     the part that compares starts, in a session and a mount namespace of its own
+//	bench runs      the part that compares starts of two builds, likewise
 //	bench inside    makes containers without overlay (package launcher starts it)
 package main
 
@@ -45,8 +47,12 @@ func run(ctx context.Context, args []string) error {
 		return runFiles(ctx, os.Stdin, os.Stdout)
 	case "start":
 		return runStart(ctx, os.Stdin, os.Stdout)
+	case "runs":
+		return runRuns(ctx, os.Stdin, os.Stdout)
 	case "measure":
 		return measure(ctx, args[1:])
+	case "compare":
+		return compareBuilds(ctx, args[1:])
 	}
 	return errors.New("started by testdata/bench/bench, not by hand")
 }

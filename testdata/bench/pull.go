@@ -58,14 +58,11 @@ func (b *bench) pull(ctx context.Context) error {
 }
 
 func (b *bench) pullImage(ctx context.Context, site pullSite, image string, rounds int, limit time.Duration) error {
-	table := Table{
-		Title:   "pull " + image + ", medians",
-		Columns: []string{"wall s", "CPU s", "RSS MiB", "written MB"},
-	}
+	missing := map[string]string{}
 	var there []puller
 	for _, p := range pullers() {
 		if why := p.missing(); why != "" {
-			table.Rows = append(table.Rows, Row{Name: p.name, Missing: why})
+			missing[p.name] = why
 			continue
 		}
 		there = append(there, p)
@@ -78,13 +75,23 @@ func (b *bench) pullImage(ctx context.Context, site pullSite, image string, roun
 	if err != nil {
 		return err
 	}
-	for _, p := range there {
-		table.Rows = append(table.Rows, pullRow(p.name, samples))
+	b.addTable(pullTable(image, samples, missing))
+	return b.pullTargets(image, size, samples, missing)
+}
+
+// pullTable puts all ways beside each other, those that are missing too.
+func pullTable(image string, samples []Sample, missing map[string]string) Table {
+	t := Table{Title: "pull " + image, Columns: []string{"wall s", "CPU s", "RSS MiB", "written MB"}}
+	for _, p := range pullers() {
+		r := Row{Name: p.name, Missing: missing[p.name]}
+		if r.Missing == "" {
+			r = pullRow(p.name, samples)
+		}
+		r.Ours = p.ours
+		t.Rows = append(t.Rows, r)
 	}
-	table.Rows = append(table.Rows, Row{Name: "enroot, apptainer", Missing: "not in Debian, so not available here"})
-	b.report.Tables = append(b.report.Tables, table)
-	fmt.Println(table)
-	return b.pullTargets(image, size, samples)
+	t.Rows = append(t.Rows, Row{Name: "enroot, apptainer", Missing: "not in Debian 12"})
+	return t
 }
 
 // pullRounds pulls ref in turns. A round that was begun within limit is
@@ -113,42 +120,51 @@ func pullRounds(ctx context.Context, site pullSite, ref string, ps []puller, rou
 
 func pullRow(name string, samples []Sample) Row {
 	columns := make([][]float64, 4)
+	r := Row{Name: name, Missing: "no round was measured"}
 	for _, s := range samples {
-		if s.Variant == name && s.Code == 0 {
-			for i, v := range []float64{s.Wall, s.CPU, s.RSS / (1 << 20), s.Written / 1e6} {
-				columns[i] = append(columns[i], v)
-			}
+		if s.Variant != name {
+			continue
+		}
+		if s.Code != 0 {
+			r.Missing = s.failure()
+			continue
+		}
+		for i, v := range []float64{s.Wall, s.CPU, s.RSS / (1 << 20), s.Written / 1e6} {
+			columns[i] = append(columns[i], v)
 		}
 	}
-	r := Row{Name: name, N: len(columns[0])}
-	if r.N == 0 {
-		r.Missing = firstFailure(slices.DeleteFunc(slices.Clone(samples), func(s Sample) bool { return s.Variant != name }))
+	if len(columns[0]) == 0 {
 		return r
 	}
+	r.Missing = ""
 	for _, c := range columns {
-		r.Values = append(r.Values, median(c))
+		r.Cells = append(r.Cells, summarize(c))
 	}
 	return r
 }
 
 // pullTargets holds the large image to the targets; of the small one the
 // same is printed without.
-func (b *bench) pullTargets(image string, size float64, samples []Sample) error {
-	targets := map[bool][]float64{true: {mostCPU, mostWall, mostRSS, mostWritten}, false: {0, 0, 0, 0}}[image == largeImage]
-	c := comparison{section: "pull " + image, unit: "s", base: podman, ours: streams, scale: 1, statistic: "ratio"}
-	var failed []error
-	if slices.ContainsFunc(samples, func(s Sample) bool { return s.Variant == podman && s.Code == 0 }) {
-		c.name, c.target = "CPU time", targets[0]
-		failed = append(failed, b.compare(c, samples, cpu))
-		c.name, c.target = "wall time", targets[1]
-		failed = append(failed, b.compare(c, samples, wall))
+func (b *bench) pullTargets(image string, size float64, samples []Sample, missing map[string]string) error {
+	target := func(x float64) *Target {
+		if image != largeImage {
+			return nil
+		}
+		return most(x)
 	}
-	c.base, c.unit, c.statistic = "", "MiB", "median"
-	c.name, c.scale, c.target = "largest process", 1.0/(1<<20), targets[2]
-	failed = append(failed, b.compare(c, samples, func(s Sample) (float64, bool) { return s.RSS, true }))
-	c.name, c.unit, c.scale, c.target = "bytes written, of the finished image", "times", 1/size, targets[3]
-	failed = append(failed, b.compare(c, samples, func(s Sample) (float64, bool) { return s.Written, true }))
-	return errors.Join(failed...)
+	c := comparison{section: "pull " + image, unit: "s", base: podman, ours: streams, scale: 1, statistic: "ratio"}
+	var failed error
+	add := func(name string, most *Target, value func(Sample) (float64, bool)) {
+		c.name, c.target = name, most
+		failed = errors.Join(failed, b.unlessMissing(c, missing, samples, value))
+	}
+	add("CPU time", target(mostCPU), cpu)
+	add("wall time", target(mostWall), wall)
+	c.base, c.unit, c.statistic, c.scale = "", "MiB", "median", 1.0/(1<<20)
+	add("largest process", target(mostRSS), func(s Sample) (float64, bool) { return s.RSS, true })
+	c.unit, c.scale = "times", 1/size
+	add("bytes written, of the finished image", target(mostWritten), func(s Sample) (float64, bool) { return s.Written, true })
+	return failed
 }
 
 // imageSize pulls an image and returns the size of its file in bytes.
@@ -196,11 +212,11 @@ func (b *bench) warmPulls(ctx context.Context, site pullSite, reg *registryProce
 		return err
 	}
 	c := comparison{section: "pull what is there", ours: streams, statistic: "median", scale: 1000, unit: "ms"}
-	c.name, c.target = "CPU time", mostWarmCPU
+	c.name, c.target = "CPU time", most(mostWarmCPU)
 	failed := b.compare(c, samples, cpu)
-	c.name, c.target = "wall time", 0
+	c.name, c.target = "wall time", nil
 	failed = errors.Join(failed, b.compare(c, samples, wall))
-	c.name, c.scale, c.unit, c.target = "requests to the registry", 1, "requests", mostRequests
+	c.name, c.scale, c.unit, c.target = "requests to the registry", 1, "requests", most(mostRequests)
 	each := float64(after-before) / warmPulls
 	return errors.Join(failed, b.compare(c, samples, func(Sample) (float64, bool) { return each, true }))
 }

@@ -51,14 +51,14 @@ func TestPullersThatAreMissing(t *testing.T) {
 	}
 }
 
-// TestPullRounds: slow ones are pulled once, and no round begins after the limit.
+// TestPullRounds: slow ones are pulled once, and no round but the first begins after the limit.
 func TestPullRounds(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may give the folder to another user")
 	}
 	site := pullSite{registry: "127.0.0.1:1", ca: "/none", work: filepath.Join(t.TempDir(), "home"), bin: "/none"}
 	ps := []puller{{name: "fast", script: "true"}, {name: "slow", once: true, script: "true"}}
-	for limit, want := range map[time.Duration]string{time.Hour: "fast0 slow0 fast1 fast2", 0: ""} {
+	for limit, want := range map[time.Duration]string{time.Hour: "fast0 slow0 fast1 fast2", 0: "fast0 slow0"} {
 		samples, err := pullRounds(t.Context(), site, "x:1", ps, 3, limit)
 		var got []string
 		for _, s := range samples {
@@ -79,12 +79,30 @@ func TestPullRow(t *testing.T) {
 	}
 	r := pullRow("a", samples)
 	for i, want := range []float64{2, 20, 2, 2} {
-		if r.N != 2 || math.Abs(r.Values[i]-want) > 1e-9 {
+		if r.Rounds() != 2 || math.Abs(r.Cells[i].Median-want) > 1e-9 {
 			t.Errorf("%+v, want %v in column %d", r, want, i)
 		}
 	}
 	text := Table{Title: "T", Columns: []string{"w", "c", "r", "b"}, Rows: []Row{r, pullRow("b", samples)}}.String()
-	if !strings.Contains(text, "20.00") || !strings.Contains(text, "b: b ended with 1: why") {
+	if !strings.Contains(text, "20.00") || !strings.Contains(text, "b: not measured: b ended with 1: why") {
 		t.Errorf("got\n%s", text)
+	}
+}
+
+// A way that is not installed has a row that says so, and so have the comparisons
+// with it.
+func TestPullShowsWhatIsMissing(t *testing.T) {
+	samples := []Sample{{Variant: streams, Wall: 1, CPU: 1}}
+	missing := map[string]string{podman: "podman is not installed"}
+	b := &bench{}
+	b.addTable(pullTable(largeImage, samples, missing))
+	if err := b.pullTargets(largeImage, 1, samples, missing); err != nil {
+		t.Error(err)
+	}
+	text := b.report.String()
+	for _, want := range []string{"podman pull: not measured: podman is not installed", "pull science  CPU time  ", "skopeo, umoci, mksquashfs: not measured"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
 	}
 }

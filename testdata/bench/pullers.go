@@ -21,7 +21,8 @@ import (
 type puller struct {
 	name   string
 	needs  []string // programs of the distribution
-	once   bool     // slow, and far from any target: in the first round only
+	ours   bool
+	once   bool // slow, and far from any target: in the first round only
 	script string
 }
 
@@ -35,8 +36,8 @@ const (
 // for podman, which ends with folders.
 func pullers() []puller {
 	return []puller{
-		{name: streams, script: asUser + `berth pull "$REF"`},
-		{name: unpacks, needs: []string{"mksquashfs"}, script: "export BERTH_STORE_CONVERTER=umoci; " + asUser + `berth pull "$REF"`},
+		{name: streams, ours: true, script: asUser + `berth pull "$REF"`},
+		{name: unpacks, ours: true, needs: []string{"mksquashfs"}, script: "export BERTH_STORE_CONVERTER=umoci; " + asUser + `berth pull "$REF"`},
 		{
 			name: podman, needs: []string{"podman"},
 			script: `podman --root "$HOME/root" --runroot "$HOME/run" --storage-driver overlay pull -q --tls-verify=false "$REF"`,

@@ -20,7 +20,8 @@ var benchUser = launcher.User{UID: 62001, GID: 62001, Name: "bench", Home: "/tmp
 const imageName = "bench.v1"
 
 // roots are the root file systems that are compared: one image as Berth gives
-// it to tasks, as a plain mount of its squashfs, and unpacked on ext4.
+// it to tasks, as a plain mount of its squashfs, unpacked on ext4, and served by
+// squashfuse.
 type roots struct {
 	dir    string // work folder, open to every user
 	image  *os.File
@@ -28,7 +29,10 @@ type roots struct {
 	users  *launcher.UserNamespaces
 	ext4   string // file with the ext4 file system
 	tree   string // where it is mounted
+	fuse   string // where squashfuse serves the image
 	boxes  map[string]*launcher.Container
+
+	missing map[string]string // roots that there are not, and why
 }
 
 // The names of the variants.
@@ -36,6 +40,7 @@ const (
 	inBerth    = "berth"
 	inSquashfs = "bare squashfs"
 	inExt4     = "ext4"
+	inFUSE     = "squashfuse_ll"
 )
 
 // program is the path of one of Berth's. They are in a folder of their own, as on
@@ -43,7 +48,14 @@ const (
 // mount that it may not uncover is somewhere below the program's folder.
 func (r *roots) program(name string) string { return filepath.Join(r.dir, "libexec", name) }
 
-func rootNames() []string { return []string{inBerth, inSquashfs, inExt4} }
+// names are those of the roots that there are.
+func (r *roots) names() []string {
+	names := []string{inBerth, inSquashfs, inExt4}
+	if r.missing[inFUSE] == "" {
+		names = append(names, inFUSE)
+	}
+	return names
+}
 
 // newRoots needs root and a mount namespace of its own, with which all that
 // it mounts goes away. dir holds berth-create and berth-join.
@@ -52,7 +64,13 @@ func newRoots(ctx context.Context, dir, image string) (*roots, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &roots{dir: dir, image: f, ext4: filepath.Join(dir, "ext4.img"), tree: filepath.Join(dir, "tree"), boxes: map[string]*launcher.Container{}}
+	r := &roots{
+		dir: dir, image: f, ext4: filepath.Join(dir, "ext4.img"), tree: filepath.Join(dir, "tree"), fuse: filepath.Join(dir, "fuse"),
+		boxes: map[string]*launcher.Container{}, missing: map[string]string{},
+	}
+	if _, err := exec.LookPath(inFUSE); err != nil {
+		r.missing[inFUSE] = "not installed (tools/deps bench)"
+	}
 	if err := r.unpack(ctx, image); err != nil {
 		return nil, err
 	}
@@ -95,12 +113,30 @@ func (r *roots) open(ctx context.Context) error {
 	if err := command(ctx, "mount", "-o", "loop,ro", r.ext4, r.tree); err != nil {
 		return err
 	}
-	for _, name := range rootNames() {
+	if err := r.serve(ctx); err != nil {
+		return err
+	}
+	for _, name := range r.names() {
 		box, err := r.create(ctx, name)
 		if err != nil {
 			return fmt.Errorf("make the container on %s: %w", name, err)
 		}
 		r.boxes[name] = box
+	}
+	return nil
+}
+
+// serve has squashfuse serve the image to everybody. It goes to the background,
+// and ends when it is unmounted.
+func (r *roots) serve(ctx context.Context) error {
+	if r.missing[inFUSE] != "" {
+		return nil
+	}
+	err := command(ctx, "sh", "-ec", `
+		mkdir -p "$1"
+		squashfuse_ll -o allow_other "$2" "$1" >"$1.log" 2>&1 || { cat "$1.log"; exit 1; }`, "sh", r.fuse, r.image.Name())
+	if err != nil {
+		r.missing[inFUSE] = err.Error()
 	}
 	return nil
 }
@@ -113,6 +149,11 @@ func (r *roots) close(ctx context.Context) error {
 	clear(r.boxes)
 	if err := command(ctx, "umount", r.tree); err != nil {
 		return err
+	}
+	if r.missing[inFUSE] == "" {
+		if err := command(ctx, "umount", r.fuse); err != nil {
+			return err
+		}
 	}
 	return r.mounts.UnmountImage(ctx, imageName)
 }
@@ -165,16 +206,17 @@ func (r *roots) create(ctx context.Context, name string) (*launcher.Container, e
 }
 
 // clone returns a detached copy of the tree's mount, with the same flags
-// for both file systems.
+// for all file systems.
 func (r *roots) clone(name string) (*os.File, error) {
-	if name != inExt4 {
+	tree, here := map[string]string{inExt4: r.tree, inFUSE: r.fuse}[name]
+	if !here {
 		return r.mounts.CloneImage(imageName)
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, r.tree, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, tree, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("open_tree", err)
 	}
-	f := os.NewFile(uintptr(fd), r.tree)
+	f := os.NewFile(uintptr(fd), tree)
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		f.Close()

@@ -52,17 +52,24 @@ func order(vs []Variant, round int) []Variant {
 // interleave runs every variant once to warm up, and then rounds of all
 // variants: A B, B A, A B, … It ends early, after whole rounds, with ctx.
 func interleave(ctx context.Context, rounds int, vs []Variant, run func(Variant) Sample) []Sample {
-	for _, v := range vs {
-		run(v)
-	}
+	warmUp(1, vs, run)
 	return inTurns(ctx, rounds, func(int) []Variant { return vs }, run)
 }
 
-// inTurns is interleave without warming up, of the variants that each round has.
+func warmUp(times int, vs []Variant, run func(Variant) Sample) {
+	for range times {
+		for _, v := range vs {
+			run(v)
+		}
+	}
+}
+
+// inTurns is interleave without warming up, of the variants that each round has;
+// the first round is made in any case.
 func inTurns(ctx context.Context, rounds int, of func(round int) []Variant, run func(Variant) Sample) []Sample {
 	var samples []Sample
 	for round := range rounds {
-		if ctx.Err() != nil {
+		if round > 0 && ctx.Err() != nil {
 			break
 		}
 		for _, v := range order(of(round), round) {
@@ -98,6 +105,7 @@ func execute(cmd *exec.Cmd) Sample {
 // samples.
 type Spec struct {
 	Rounds   int       `json:"rounds"`
+	Warm     int       `json:"warm"` // runs of each before, which are not counted
 	Variants []Variant `json:"variants"`
 	// Settle is run before each sample until it prints nothing.
 	Settle []string      `json:"settle"`
@@ -112,12 +120,14 @@ func runRounds(ctx context.Context, in io.Reader, out io.Writer) error {
 	bounded, cancel := context.WithTimeout(ctx, spec.Limit)
 	defer cancel()
 	var unsettled error
-	samples := interleave(bounded, spec.Rounds, spec.Variants, func(v Variant) Sample {
+	run := func(v Variant) Sample {
 		unsettled = errors.Join(unsettled, settle(ctx, spec.Settle))
 		one, cancel := context.WithTimeout(ctx, oneRun)
 		defer cancel()
 		return execute(exec.CommandContext(one, v.Args[0], v.Args[1:]...))
-	})
+	}
+	warmUp(spec.Warm, spec.Variants, run)
+	samples := inTurns(bounded, spec.Rounds, func(int) []Variant { return spec.Variants }, run)
 	if unsettled != nil {
 		return unsettled
 	}
@@ -144,27 +154,47 @@ func settle(ctx context.Context, args []string) error {
 }
 
 // pairs takes a value of the samples of two variants, round by round. Rounds
-// in which a run failed are dropped and counted.
-func pairs(samples []Sample, base, ours string, value func(Sample) (float64, bool)) (ps []pair, dropped int) {
-	rounds := map[int]map[string]float64{}
+// that have both and in which one failed are dropped and counted; failed is what
+// the first failure was.
+func pairs(samples []Sample, base, ours string, value func(Sample) (float64, bool)) (ps []pair, dropped int, failed string) {
+	rounds := map[int]map[string]*float64{}
 	for _, s := range samples {
-		if rounds[s.Round] == nil {
-			rounds[s.Round] = map[string]float64{}
+		if s.Variant != base && s.Variant != ours {
+			continue
 		}
-		if v, ok := value(s); ok && s.Code == 0 {
-			rounds[s.Round][s.Variant] = v
+		if rounds[s.Round] == nil {
+			rounds[s.Round] = map[string]*float64{}
+		}
+		v, ok := value(s)
+		if ok && s.Code == 0 {
+			rounds[s.Round][s.Variant] = &v
+			continue
+		}
+		rounds[s.Round][s.Variant] = nil
+		if failed == "" {
+			failed = s.failure()
 		}
 	}
 	for _, round := range slices.Sorted(maps.Keys(rounds)) {
-		b, okBase := rounds[round][base]
-		o, okOurs := rounds[round][ours]
-		if !okBase || !okOurs {
+		b, hasBase := rounds[round][base]
+		o, hasOurs := rounds[round][ours]
+		switch {
+		case !hasBase || !hasOurs:
+		case b == nil || o == nil:
 			dropped++
-			continue
+		default:
+			ps = append(ps, pair{*b, *o})
 		}
-		ps = append(ps, pair{b, o})
 	}
-	return ps, dropped
+	return ps, dropped, failed
+}
+
+// failure is what s says of its end.
+func (s Sample) failure() string {
+	if s.Code == 0 {
+		return fmt.Sprintf("%s printed no such number: %s", s.Variant, s.Out)
+	}
+	return fmt.Sprintf("%s ended with %d: %s", s.Variant, s.Code, s.Out)
 }
 
 func wall(s Sample) (float64, bool) { return s.Wall, true }

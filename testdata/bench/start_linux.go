@@ -70,10 +70,10 @@ func runStart(ctx context.Context, in io.Reader, out io.Writer) error {
 	r.One = interleave(bounded, spec.Rounds, one, func(v Variant) Sample { return s.once(ctx, v) })
 	cancel()
 	many := slices.DeleteFunc(one, func(v Variant) bool {
-		return !slices.Contains([]string{bareExec, bwrap, warmRun, coldRun}, v.Name)
+		return !slices.Contains([]string{bareExec, limitC, bwrap, join, warmRun, coldRun}, v.Name)
 	})
 	bounded, cancel = context.WithTimeout(ctx, spec.Limit)
-	r.Burst = interleave(bounded, max(3, spec.Rounds/6), many, func(v Variant) Sample { return s.many(ctx, v) })
+	r.Burst = interleave(bounded, max(min(3, spec.Rounds), spec.Rounds/6), many, func(v Variant) Sample { return s.many(ctx, v) })
 	cancel()
 	if err := s.memory(ctx, r.Memory); err != nil {
 		return err
@@ -88,16 +88,12 @@ func newStarter(ctx context.Context, spec StartSpec) (*starter, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.roots = &roots{dir: dir, boxes: map[string]*launcher.Container{}}
+	s.roots = &roots{dir: dir, missing: map[string]string{}, boxes: map[string]*launcher.Container{}}
 	s.roots.image = f
-	if err := command(ctx, "sh", "-ec", `
+	err = command(ctx, "sh", "-ec", `
 		unsquashfs -q -n -f -d "$1" "$2"
-		mkdir -p "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/var/tmp"
-		mkdir -p -m 700 "$3" "$3/run"
-		chown -R `+fmt.Sprintf("%d:%d", benchUser.UID, benchUser.GID)+` "$3"
-		mknod "$3/fuse" c 10 229
-		chmod 666 "$3/fuse"
-		mount --bind "$3/fuse" /dev/fuse`, "sh", s.folder, s.image, s.home); err != nil {
+		mkdir -p "$1/proc" "$1/sys" "$1/dev" "$1/tmp" "$1/var/tmp"`, "sh", s.folder, s.image)
+	if err := errors.Join(err, makeHome(ctx, s.home), shareFUSE(ctx, dir)); err != nil {
 		return nil, err
 	}
 	if s.short, err = os.MkdirTemp("", "berth"); err != nil {
@@ -116,9 +112,30 @@ func newStarter(ctx context.Context, spec StartSpec) (*starter, error) {
 	return s, err
 }
 
-// end waits until what stood ready is gone.
-func (s *starter) end(ctx context.Context) {
+// makeHome gives benchUser a home, with a folder for what runs.
+func makeHome(ctx context.Context, home string) error {
+	return command(ctx, "sh", "-ec", `mkdir -p -m 700 "$1" "$1/run"; chown -R "$2:$3" "$1"`, "sh", home,
+		strconv.Itoa(benchUser.UID), strconv.Itoa(benchUser.GID))
+}
+
+// shareFUSE lets every user of this mount namespace use /dev/fuse, by a node in
+// dir.
+func shareFUSE(ctx context.Context, dir string) error {
+	return command(ctx, "sh", "-ec", `mknod "$1/fuse" c 10 229; chmod 666 "$1/fuse"; mount --bind "$1/fuse" /dev/fuse`, "sh", dir)
+}
+
+// userEnvironment is benchUser's, in a home of makeHome.
+func userEnvironment(home, libexec string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "USER=" + benchUser.Name, "XDG_RUNTIME_DIR=" + home + "/run", "BERTH_LIBEXEC=" + libexec}
+}
+
+// endHolders ends what stands ready of benchUser.
+func endHolders(ctx context.Context) {
 	_ = command(ctx, "sh", "-c", "pkill -u "+strconv.Itoa(benchUser.UID)+" berth-standby; exit 0")
+}
+
+func (s *starter) end(ctx context.Context) {
+	endHolders(ctx)
 	for _, box := range s.boxes {
 		box.Close()
 	}
@@ -138,6 +155,7 @@ func (s *starter) variants() []Variant {
 		{Name: join, Args: []string{"/bin/true"}},
 		{Name: warmRun, Args: []string{berth, "run", s.image, "/bin/true"}},
 		{Name: coldRun, Args: []string{berth, "run", "--no-reuse", s.image, "/bin/true"}},
+		{Name: limitC, Args: []string{s.program("limit"), s.folder, "/bin/true"}},
 		{Name: bwrap, Args: slices.Concat([]string{"bwrap"}, binds, []string{"/bin/true"})},
 		{Name: chRun, Args: []string{"ch-run", s.folder, "--", "/bin/true"}},
 		// podman raises limits, which root may not everywhere, and its word `host` does not stop it (4.3).
@@ -184,7 +202,7 @@ func (s *starter) once(ctx context.Context, v Variant) Sample {
 func (s *starter) command(ctx context.Context, v Variant) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, v.Args[0], v.Args[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.home, "USER=" + benchUser.Name, "XDG_RUNTIME_DIR=" + s.home + "/run", "BERTH_LIBEXEC=" + s.program("")}
+	cmd.Env = userEnvironment(s.home, s.program(""))
 	if v.Name != podmanRun && v.Name != minimal {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(benchUser.UID), Gid: uint32(benchUser.GID)}}
 	}

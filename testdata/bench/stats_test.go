@@ -45,6 +45,16 @@ func TestBootstrapCovers(t *testing.T) {
 	}
 }
 
+// Of a few values nothing is said with confidence.
+func TestNoIntervalOfAFew(t *testing.T) {
+	if in := bootstrap(make([]pair, fewest-1), middle); in != nil {
+		t.Errorf("got %v", in)
+	}
+	if in := bootstrap(make([]pair, fewest), ratio); in != nil {
+		t.Errorf("of ratios to nothing: %v", in)
+	}
+}
+
 // Every variant comes first and last equally often, and none is left out.
 func TestOrderIsFair(t *testing.T) {
 	vs := []Variant{{Name: "a"}, {Name: "b"}, {Name: "c"}}
@@ -69,18 +79,21 @@ func TestOrderIsFair(t *testing.T) {
 	}
 }
 
-// A failed run takes its round out of the comparison, and is counted.
+// A failed run takes its round out of the comparison, and is counted. Rounds that
+// a side does not have are not.
 func TestPairsDropFailedRounds(t *testing.T) {
 	samples := []Sample{
 		{Variant: "bare", Round: 0, Wall: 1},
 		{Variant: "ours", Round: 0, Wall: 2},
-		{Variant: "bare", Round: 1, Wall: 1, Code: 139},
+		{Variant: "bare", Round: 1, Wall: 1, Code: 139, Out: "crashed"},
 		{Variant: "ours", Round: 1, Wall: 2},
 		{Variant: "bare", Round: 2, Wall: 3},
 		{Variant: "ours", Round: 2, Wall: 6},
+		{Variant: "bare", Round: 3, Wall: 9},
+		{Variant: "other", Round: 0, Code: 1},
 	}
-	ps, dropped := pairs(samples, "bare", "ours", wall)
-	if len(ps) != 2 || dropped != 1 || ratio(ps) != 2 {
-		t.Errorf("%v, %d dropped", ps, dropped)
+	ps, dropped, failed := pairs(samples, "bare", "ours", wall)
+	if len(ps) != 2 || dropped != 1 || failed != "bare ended with 139: crashed" || ratio(ps) != 2 {
+		t.Errorf("%v, %d dropped: %s", ps, dropped, failed)
 	}
 }
