@@ -2,51 +2,22 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/berth-hpc/berth/testdata/docs"
 	"github.com/berth-hpc/berth/testdata/images"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A documented message is one of docs/troubleshooting.md.
-type documented struct {
-	message string // with blanks
-	section string
-	who     string
-}
-
-// documentedMessages reads the tables of docs/troubleshooting.md: the messages
-// in the first column of each, in backticks.
-func documentedMessages(t *testing.T) (all []documented) {
+func documentedMessages(t *testing.T) []docs.Message {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "docs", "troubleshooting.md"))
+	all, err := docs.Messages(root)
 	if err != nil {
 		t.Fatal(err)
-	}
-	section, table := "", false
-	for line := range strings.Lines(string(text)) {
-		if title, ok := strings.CutPrefix(line, "## "); ok {
-			section = strings.TrimSpace(title)
-		}
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
-		switch {
-		case !strings.HasPrefix(line, "|"):
-			table = false
-		case strings.TrimSpace(cells[0]) == "message":
-			table = true
-		case table:
-			for _, m := range regexp.MustCompile("``? ?(.+?) ?``?").FindAllStringSubmatch(cells[0], -1) {
-				all = append(all, documented{m[1], section, strings.TrimSpace(cells[len(cells)-1])})
-			}
-		}
-	}
-	if len(all) < 100 {
-		t.Fatalf("only %d messages were found: are the tables still read?", len(all))
 	}
 	return all
 }
@@ -57,26 +28,26 @@ func documentedMessages(t *testing.T) (all []documented) {
 // message is changed.
 func TestDocumentedMessagesExist(t *testing.T) {
 	ours, machine, slurm := berthSays(t), machineSays(t), slurmSays(t)
-	for _, d := range documentedMessages(t) {
+	for _, m := range documentedMessages(t) {
 		others := machine
-		if strings.Contains(d.section, "Slurm") {
+		if strings.Contains(m.Section, "Slurm") {
 			if others = slurm; others == nil {
 				t.Log("no Slurm here: its words are not looked for")
 				continue
 			}
 		}
-		if !isSaid(d.message, ours, others) {
-			t.Errorf("%q (%s) is nobody's message", d.message, d.section)
+		if !isSaid(m.Text, ours, others) {
+			t.Errorf("%q (%s) is nobody's message", m.Text, m.Section)
 		}
-		if other := withoutLongest(d.message); isSaid(other, ours, others) {
-			t.Errorf("%q (%s) is no better than %q: have it say more", d.message, d.section, other)
+		if other := withoutLongest(m.Text); isSaid(other, ours, others) {
+			t.Errorf("%q (%s) is no better than %q: have it say more", m.Text, m.Section, other)
 		}
 	}
 }
 
 // isSaid reports whether a message is somebody's, by more than a word of it.
 func isSaid(message string, ours, others wordings) bool {
-	return mostLetters(find(message, ours, others)) >= min(8, letters(message))
+	return mostLetters(find(message, ours, others)) >= min(8, docs.Letters(message))
 }
 
 // withoutLongest is a message with another word for its longest one.
@@ -108,7 +79,7 @@ func TestTroubleshootingScripts(t *testing.T) {
 
 // A handbook notes which of its messages were met.
 type handbook struct {
-	messages []documented
+	messages []docs.Message
 	mu       sync.Mutex
 	seen     []string
 }
@@ -134,15 +105,15 @@ func (b *handbook) says(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// meet looks text up: a message, with other steps in front of it or not.
 func (b *handbook) meet(ts *testscript.TestScript, text, blamed string) {
-	for _, d := range b.messages {
-		if (isLike(d.message, text) || isLike("…: "+d.message, text)) && strings.Contains(d.who, blamed) {
-			b.met(d.message)
-			return
-		}
+	m, ok := docs.Explain(b.messages, text)
+	switch {
+	case !ok:
+		ts.Fatalf("docs/troubleshooting.md does not have: %s", text)
+	case !strings.Contains(m.Who, blamed):
+		ts.Fatalf("docs/troubleshooting.md: %q is for %s, and the exit status blames %s", m.Text, m.Who, blamed)
 	}
-	ts.Fatalf("docs/troubleshooting.md does not have, for %q: %s", blamed, text)
+	b.met(m.Text)
 }
 
 func (b *handbook) met(message string) {

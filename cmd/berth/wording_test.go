@@ -13,60 +13,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"unicode"
+
+	"github.com/berth-hpc/berth/testdata/docs"
 )
 
-// blank stands in a wording for what differs from time to time.
-const blank = "…"
-
-// A wording is a text as a program's source has it, with blanks; parts is what
-// stands between them.
-type wording struct {
-	text    string
-	parts   []string
-	letters int
-}
-
-func newWording(text string) wording {
-	return wording{text, strings.Split(text, blank), letters(text)}
-}
-
-// glob reports whether text is what w says, and returns what it has for w's
-// blanks.
-func (w wording) glob(text string) (filled []string, ok bool) {
-	last := len(w.parts) - 1
-	rest, ok := strings.CutPrefix(text, w.parts[0])
-	if !ok || last == 0 {
-		return nil, ok && rest == ""
-	}
-	for _, part := range w.parts[1:last] {
-		before, after, found := strings.Cut(rest, part)
-		if !found {
-			return nil, false
-		}
-		filled, rest = append(filled, before), after
-	}
-	rest, ok = strings.CutSuffix(rest, w.parts[last])
-	return append(filled, rest), ok
-}
-
-// isLike reports whether text is what pattern says.
-func isLike(pattern, text string) bool {
-	_, ok := newWording(pattern).glob(text)
-	return ok
-}
-
-func letters(s string) (n int) {
-	for _, r := range s {
-		if unicode.IsLetter(r) {
-			n++
-		}
-	}
-	return n
-}
-
 // wordings are those of one program or library.
-type wordings map[string]wording
+type wordings map[string]docs.Wording
 
 var (
 	verbs    = regexp.MustCompile(`%[-+# 0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:l|ll|z|h)?(?:p[sJ]|[a-zA-Z])`) // %ps and %pJ are Slurm's
@@ -78,19 +30,19 @@ var (
 
 // add takes a format, or a part of a text that begins or ends with a space.
 func (ws wordings) add(format string) {
-	text := verbs.ReplaceAllString(strings.ReplaceAll(format, "%%", "\x00"), blank)
+	text := verbs.ReplaceAllString(strings.ReplaceAll(format, "%%", "\x00"), docs.Blank)
 	text = strings.Trim(strings.ReplaceAll(text, "\x00", "%"), "\n")
 	if strings.HasPrefix(text, " ") {
-		text = blank + text
+		text = docs.Blank + text
 	}
 	if strings.HasSuffix(text, " ") {
-		text += blank
+		text += docs.Blank
 	}
 	for _, lead := range []string{"berth: ", "error: "} {
 		text = strings.TrimSpace(strings.TrimPrefix(text, lead))
 	}
-	if letters(text) > 2 {
-		ws[text] = newWording(text)
+	if docs.Letters(text) > 2 {
+		ws[text] = docs.NewWording(text)
 	}
 }
 
@@ -229,7 +181,7 @@ func slurmSays(t *testing.T) wordings {
 // find says where the words of a message come from: nil unless each of its
 // parts, between colons, is somebody's text, the name of a step ("resolve") with
 // what it acts on, or a blank. A blank at its end stands for any more words.
-func find(message string, all ...wordings) (from []wording) {
+func find(message string, all ...wordings) (from []docs.Wording) {
 	parts := strings.Split(message, ": ")
 	for end := len(parts); end > 0; end-- {
 		from := source(strings.Join(parts[:end], ": "), end == len(parts), all...)
@@ -250,23 +202,21 @@ func find(message string, all ...wordings) (from []wording) {
 var stepLine = regexp.MustCompile(`^(.+?)(?: ["$]?…"?| mksquashfs| layer …)?$`)
 
 // source is where all of text comes from, which may be cut at its end.
-func source(text string, mayBeCut bool, all ...wordings) (from []wording) {
-	if letters(text) == 0 {
-		return []wording{}
+func source(text string, mayBeCut bool, all ...wordings) (from []docs.Wording) {
+	if docs.Letters(text) == 0 {
+		return []docs.Wording{}
 	}
-	cut := newWording(text)
-	mayBeCut = mayBeCut && strings.HasSuffix(text, blank) && cut.letters >= 6
+	cut := docs.NewWording(text)
+	mayBeCut = mayBeCut && strings.HasSuffix(text, docs.Blank) && cut.Letters >= 6
 	step := stepLine.FindStringSubmatch(text)
 	for _, ws := range all {
 		for _, w := range ws {
-			if filled, ok := w.glob(text); ok {
+			if filled, ok := w.Fill(text); ok {
 				if more, ok := findAll(filled, all...); ok {
 					from = append(append(from, w), more...)
 				}
-			} else if mayBeCut {
-				if _, ok := cut.glob(w.text); ok {
-					from = append(from, w)
-				}
+			} else if mayBeCut && cut.Is(w.Text) {
+				from = append(from, w)
 			}
 		}
 		if w, ok := ws[step[1]]; ok {
@@ -276,7 +226,7 @@ func source(text string, mayBeCut bool, all ...wordings) (from []wording) {
 	return from
 }
 
-func findAll(texts []string, all ...wordings) (from []wording, ok bool) {
+func findAll(texts []string, all ...wordings) (from []docs.Wording, ok bool) {
 	for _, text := range texts {
 		more := find(text, all...)
 		if more == nil {
@@ -288,9 +238,9 @@ func findAll(texts []string, all ...wordings) (from []wording, ok bool) {
 }
 
 // mostLetters is how many letters the longest of some texts has.
-func mostLetters(some []wording) (n int) {
+func mostLetters(some []docs.Wording) (n int) {
 	for _, w := range some {
-		n = max(n, w.letters)
+		n = max(n, w.Letters)
 	}
 	return n
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/berth-hpc/berth/testdata/cluster"
 	"github.com/berth-hpc/berth/testdata/deploy"
+	"github.com/berth-hpc/berth/testdata/docs"
 )
 
 // What a failure must leave: an exit code that is not 0, one line with the
@@ -82,6 +83,21 @@ func (f failure) check(t *testing.T, r cluster.Result, nodes int, batch bool) {
 	}
 	if times(`^ran$`, r.Stdout+r.Stderr) != 0 {
 		t.Errorf("the command ran: %v", r)
+	}
+	documented(t, r.Stderr)
+}
+
+// documented fails the test unless docs/troubleshooting.md has Berth's errors.
+func documented(t *testing.T, output string) {
+	t.Helper()
+	all, err := docs.Messages(deploy.Root())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^(?:s\w+: error: )?berth: (?:error: )?(\S.*)$`).FindAllStringSubmatch(output, -1) {
+		if _, ok := docs.Explain(all, m[1]); !ok {
+			t.Errorf("docs/troubleshooting.md does not have: %s", m[1])
+		}
 	}
 }
 
