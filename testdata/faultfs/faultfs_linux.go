@@ -137,14 +137,18 @@ func (f *FS) Ops() []Op {
 // Disk writes what a disk may hold after the first n operations to dir, which
 // must not exist. Owners are kept if root asks.
 func (f *FS) Disk(n int, s Survival, dir string) error {
-	f.mu.Lock()
-	base, ops := f.base, f.ops[:min(n, len(f.ops))]
-	f.mu.Unlock() // neither changes any more, but for its end
-	l := layout{tree: after(base, ops).survive(s), files: map[uint64]string{}}
+	l := layout{tree: f.survivor(n, s), files: map[uint64]string{}}
 	if err := l.folder(rootID, dir, nil); err != nil {
 		return fmt.Errorf("lay out a disk: %w", err)
 	}
 	return nil
+}
+
+func (f *FS) survivor(n int, s Survival) tree {
+	f.mu.Lock()
+	base, ops := f.base, f.ops[:min(n, len(f.ops))]
+	f.mu.Unlock() // neither changes any more, but for its end
+	return after(base, ops).survive(s)
 }
 
 // timeout is how long the kernel may keep answers. After a power cut nothing

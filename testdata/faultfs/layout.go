@@ -1,7 +1,11 @@
 package faultfs
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +56,32 @@ func (l *layout) entry(ino uint64, at string, above []uint64) error {
 		return errors.Join(os.WriteFile(at, n.data, 0o600), setAttr(at, n.attr))
 	default:
 		return errors.Join(unix.Mknod(at, n.attr.mode, 0), setAttr(at, n.attr))
+	}
+}
+
+// sum is the same for two trees that a layout writes in the same way.
+func (t tree) sum() (sum [sha256.Size]byte) {
+	h := sha256.New()
+	t.print(h, rootID, "/", nil, map[uint64]string{})
+	h.Sum(sum[:0])
+	return sum
+}
+
+func (t tree) print(w io.Writer, ino uint64, at string, above []uint64, files map[uint64]string) {
+	n := t[ino]
+	fmt.Fprintf(w, "%q %o %d %d %q %q %d\n", at, n.attr.mode, n.attr.uid, n.attr.gid, n.target, files[ino], len(n.data))
+	if !n.isDir() {
+		if n.linked && files[ino] == "" {
+			files[ino] = at
+		}
+		_, _ = w.Write(n.data)
+		return
+	}
+	above = append(above, ino)
+	for _, name := range slices.Sorted(maps.Keys(n.names)) {
+		if child := n.names[name]; !slices.Contains(above, child) {
+			t.print(w, child, filepath.Join(at, name), above, files)
+		}
 	}
 }
 
