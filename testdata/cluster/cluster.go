@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -148,18 +149,43 @@ func findScript(t testing.TB) string {
 
 func (c *Cluster) down() {
 	if c.t.Failed() {
-		c.t.Logf("end of the cluster's logs:\n%s", lastLines(c.Logs(), 300))
+		c.t.Logf("from the cluster's logs:\n%s", telling(c.Logs()))
 	}
 	if r := c.call(context.Background(), nil, "down"); r.Code != 0 {
 		c.t.Errorf("cluster down: %v", r)
 	}
 }
 
-// lastLines returns the last n lines of s.
-func lastLines(s string, n int) string {
-	lines := strings.SplitAfter(s, "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "")
+// telling returns what of the logs may say why a test failed: the last lines
+// that speak of trouble, and of each file the end.
+func telling(logs string) string {
+	const troubles, ends = 40, 6
+	trouble := regexp.MustCompile(`(?i)error|fatal|fail|drain|not respond|timed? ?out|berth: `)
+	var file string
+	var bad, end, all []string
+	flush := func() {
+		if file != "" {
+			all = append(append(all, file), end...)
+		}
+		end = nil
+	}
+	for line := range strings.Lines(logs) {
+		if strings.HasPrefix(line, "== ") {
+			flush()
+			file = line
+			continue
+		}
+		end = last(append(end, line), ends)
+		if trouble.MatchString(line) {
+			bad = last(append(bad, line), troubles)
+		}
+	}
+	flush()
+	return strings.Join(append(append(bad, "the end of each file:\n"), all...), "")
 }
+
+// last returns the last n of lines.
+func last(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }
 
 // call runs one command of the script. The script bounds its own time; the
 // limit here is for its errors.
@@ -239,7 +265,7 @@ func (c *Cluster) Stop(name string) {
 	}
 }
 
-// WaitIdle waits, at most a minute, until no job is left and all nodes are
+// WaitIdle waits, at most three minutes, until no job is left and all nodes are
 // idle; a drained node ends the test.
 func (c *Cluster) WaitIdle() {
 	c.t.Helper()

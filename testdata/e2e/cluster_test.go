@@ -179,7 +179,7 @@ func TestClusterStoreTakeOver(t *testing.T) {
 	first := p.submitImage(t, image, "-w n1")
 	soon(t, blob.begun, 30*time.Second, "the pull begins")
 	second := p.submitImage(t, image, "-w n2")
-	jobs.reaches(t, second, 20*time.Second, "RUNNING")
+	jobs.reaches(t, second, slack*20*time.Second, "RUNNING")
 	until(t, 20*time.Second, "n2 waits for n1", func() bool {
 		return strings.Contains(s.With(t).Run(t.Context(), "n2", "root", "berth", "node", "status").Stdout, "n1 is ")
 	})
@@ -188,7 +188,7 @@ func TestClusterStoreTakeOver(t *testing.T) {
 		return strings.Contains(s.With(t).Run(t.Context(), "ctl", "root", "cat", "/shared/pull."+first+".out").Stdout, "berth: ")
 	})
 	s.With(t).MustRun(t.Context(), "n1", "root", "pkill", "-9", "-f", "[b]erth node worker")
-	jobs.reaches(t, first, 30*time.Second, "FAILED")
+	jobs.reaches(t, first, slack*30*time.Second, "FAILED")
 	p.completed(t, second, 2*time.Minute)
 	third := p.submitImage(t, image, "-w n3")
 	p.completed(t, third, 20*time.Second)

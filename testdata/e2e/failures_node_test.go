@@ -126,7 +126,7 @@ func (s *site) n1(t *testing.T, script string) string {
 	return s.With(t).MustRun(t.Context(), "n1", "root", "bash", "-c", script)
 }
 
-const onN1 = "timeout 60 srun -N1 -n2 -w n1 --container-image=" + tiny + " "
+const onN1 = "timeout 100 srun -N1 -n2 -w n1 --container-image=" + tiny + " "
 
 // works fails the test unless n1 runs containers and is clean afterwards.
 func (s *site) works(t *testing.T) {
@@ -199,7 +199,7 @@ func (s *site) container(t *testing.T) string {
 	s.With(t).MustRun(t.Context(), "ctl", "root", "rm", "-f", "/shared/go", "/shared/up")
 	id := s.submit(t, "--no-requeue -w n1 -n2 -o /shared/%j.out --container-image="+tiny+
 		" --wrap 'touch /shared/up; until [ -e /shared/go ]; do sleep 0.2; done; cat /etc/os-release; echo survived'")
-	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "30", "sh", "-c", "until [ -e /shared/up ]; do sleep 0.1; done")
+	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -e /shared/up ]; do sleep 0.1; done")
 	return id
 }
 
@@ -213,8 +213,8 @@ const restart = `kill $(pgrep -x $0) && while pgrep -x $0 >/dev/null; do sleep 0
 
 func (s *site) testDaemonsRestart(t *testing.T) {
 	id := s.container(t)
-	s.With(t).MustRun(t.Context(), "n1", "root", "timeout", "30", "bash", "-c", restart, "slurmd")
-	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "30", "bash", "-c", restart, "slurmctld")
+	s.With(t).MustRun(t.Context(), "n1", "root", "timeout", "100", "bash", "-c", restart, "slurmd")
+	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "100", "bash", "-c", restart, "slurmctld")
 	s.goOn(t)
 	if state, _ := s.ended(t, id, 60*time.Second); state != "COMPLETED" {
 		t.Errorf("state %s", state)
@@ -262,22 +262,22 @@ func (s *site) testSteps(t *testing.T) {
 		name, script, stdout string
 		ok                   bool
 	}{
-		{"kill on bad exit", "rm -f /shared/in.*; timeout 30 srun -K -w n1,n2 -N2 -n4" + image +
+		{"kill on bad exit", "rm -f /shared/in.*; timeout 100 srun -K -w n1,n2 -N2 -n4" + image +
 			// Slurm forgets a node whose step begins after the kill, without Berth, too.
 			"sh -c 'touch /shared/in.$SLURM_PROCID; until [ -e /shared/in.3 ]; do sleep 0.1; done; test $SLURM_PROCID = 0 && exit 3; sleep 100'", "", false},
-		{"a task fails", "timeout 30 srun -w n1,n2 -N2 -n4" + image + "sh -c 'test $SLURM_PROCID = 0 && exit 3; echo others'", "others\nothers\nothers\n", false},
+		{"a task fails", "timeout 100 srun -w n1,n2 -N2 -n4" + image + "sh -c 'test $SLURM_PROCID = 0 && exit 3; echo others'", "others\nothers\nothers\n", false},
 		{
 			"a step ends before another",
-			"timeout 60 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/second ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
+			"timeout 100 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/second ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
 				"srun -n1 --overlap" + image + "grep ^ID /etc/os-release; touch /shared/second; wait \\$!\" 2>/dev/null", "ID=tiny\nID=tiny\n", true,
 		},
 		{
 			"a step fails before another",
-			"timeout 60 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/third ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
+			"timeout 100 salloc -n2 -w n1 sh -c \"srun -n1 --overlap" + image + "sh -c 'until [ -e /shared/third ]; do sleep 0.1; done; grep ^ID /etc/os-release' & " +
 				"srun -n1 --overlap --container-workdir=/nowhere" + image + "true; touch /shared/third; wait \\$!\" 2>/dev/null", "ID=tiny\n", true,
 		},
-		{"het component", "timeout 60 srun -w n1 -n2" + image + "echo first : -w n2 -n1 sh -c 'exit 4'", "first\nfirst\n", false},
-		{"het component that cannot start", "timeout 60 srun -w n1 -n2" + image + "echo first : -w n2 -n1 no-such-command", "first\nfirst\n", false},
+		{"het component", "timeout 100 srun -w n1 -n2" + image + "echo first : -w n2 -n1 sh -c 'exit 4'", "first\nfirst\n", false},
+		{"het component that cannot start", "timeout 100 srun -w n1 -n2" + image + "echo first : -w n2 -n1 no-such-command", "first\nfirst\n", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := s.as(t, "alice", tc.script)
@@ -294,7 +294,7 @@ func (s *site) testNoKill(t *testing.T) {
 	s.With(t).MustRun(t.Context(), "ctl", "root", "rm", "-f", "/shared/go", "/shared/up")
 	id := s.submit(t, "--no-kill -N2 -w n1,n2 -o /shared/%j.out --container-image="+tiny+
 		" --wrap 'touch /shared/up; until [ -e /shared/go ]; do sleep 0.2; done; grep ^ID /etc/os-release'")
-	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "30", "sh", "-c", "until [ -e /shared/up ]; do sleep 0.1; done")
+	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -e /shared/up ]; do sleep 0.1; done")
 	s.With(t).MustRun(t.Context(), "ctl", "root", "scontrol", "update", "nodename=n2", "state=down", "reason=test")
 	s.goOn(t)
 	state, _ := s.ended(t, id, 30*time.Second)
@@ -312,7 +312,7 @@ func (s *site) testNoKill(t *testing.T) {
 func (s *site) testPlugin(t *testing.T, spoil, mounted string) {
 	s.setPlugstack(t, "optional")
 	s.n1(t, spoil)
-	if r := s.as(t, "alice", "timeout 30 srun -w n1 sh -c 'test -e /etc/slurm && echo host'"); r.Stdout != "host\n" {
+	if r := s.as(t, "alice", "timeout 100 srun -w n1 sh -c 'test -e /etc/slurm && echo host'"); r.Stdout != "host\n" {
 		t.Errorf("optional, a job without an image: %v", r)
 	}
 	if r := s.as(t, "alice", onN1+"sh -c 'test -e /etc/slurm && echo host'"); times("^host$", r.Stdout) != 2 {

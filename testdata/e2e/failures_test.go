@@ -109,7 +109,7 @@ func (s *site) startPrivateRegistry(t *testing.T) {
 	s.Spawn("private", cluster.Command{Machine: "ctl", Args: []string{
 		"test-registry", "--listen", private, "--dir", "/var/lib/private", "--ca-file", "/shared/ca.pem", "--ready-file", "/run/private.ready",
 	}})
-	s.MustRun(t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -s /run/private.ready ]; do sleep 0.05; done")
+	s.MustRun(t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -s /run/private.ready ]; do sleep 0.05; done")
 }
 
 // wrong is a repository of the registry that fails on purpose.
@@ -242,7 +242,7 @@ func TestFailures(t *testing.T) {
 			if f.unpinned {
 				nodes = 1
 			}
-			srun := fmt.Sprintf("timeout 60 srun -N%d --ntasks-per-node=2 ", nodes)
+			srun := fmt.Sprintf("timeout 100 srun -N%d --ntasks-per-node=2 ", nodes)
 			f.check(t, s.as(t, "alice", srun+f.args), nodes, false)
 			s.clean(t)
 		})
@@ -334,5 +334,5 @@ func (s *site) registryAgain(t *testing.T) {
 	s.With(t).Spawn("registry", cluster.Command{Machine: "ctl", Args: []string{
 		"test-registry", "--listen", registry, "--dir", "/var/lib/registry", "--ready-file", "/run/registry.ready",
 	}})
-	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -s /run/registry.ready ]; do sleep 0.05; done")
+	s.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -s /run/registry.ready ]; do sleep 0.05; done")
 }

@@ -47,7 +47,7 @@ func TestSubIDs(t *testing.T) {
 		if r.Code == 0 || !strings.Contains(r.Stderr, "further ids") {
 			t.Errorf("a writable mount: %v", r)
 		}
-		gone := "timeout 20 sh -c 'until [ -z \"$(ls -A /var/scratch)\" ]; do sleep 0.1; done' || { ls -lRA /var/scratch | head -n 20; exit 1; }"
+		gone := "timeout 100 sh -c 'until [ -z \"$(ls -A /var/scratch)\" ]; do sleep 0.1; done' || { ls -lRA /var/scratch | head -n 20; exit 1; }"
 		if r := s.Run(t.Context(), "n1", "root", "sh", "-c", gone); r.Code != 0 {
 			t.Errorf("files of further ids stay: %v", r)
 		}

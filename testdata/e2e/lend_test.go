@@ -22,7 +22,7 @@ func (s *site) lends(t *testing.T) {
 		"systemd-socket-activate", "--seqpacket", "--accept", "--inetd", "--listen=" + mountSocket,
 		"/opt/berth/bin/berth", "node", "mount-request",
 	}})
-	s.MustRun(t.Context(), "n1", "root", "timeout", "20", "sh", "-c",
+	s.MustRun(t.Context(), "n1", "root", "timeout", "100", "sh", "-c",
 		"until [ -S "+mountSocket+" ]; do sleep 0.05; done; chmod 666 "+mountSocket)
 }
 
@@ -68,7 +68,7 @@ func TestLend(t *testing.T) {
 		}
 		leases := "ls /run/berth/sessions/*/leases 2>/dev/null | grep -c p1 || true"
 		s.Spawn("own", cluster.Command{Machine: "n1", User: "alice", Args: []string{"sh", "-c", "cd; exec berth run " + tiny + " sh -c 'touch /shared/own; until [ -e /shared/over ]; do sleep 0.1; done; cat /bin/busybox >/shared/read'"}})
-		s.With(t).MustRun(t.Context(), "n1", "root", "timeout", "20", "sh", "-c", "until [ -e /shared/own ]; do sleep 0.05; done")
+		s.With(t).MustRun(t.Context(), "n1", "root", "timeout", "100", "sh", "-c", "until [ -e /shared/own ]; do sleep 0.05; done")
 		if got := strings.TrimSpace(s.n1(t, leases)); got != "1" {
 			t.Errorf("%s leases while it runs", got)
 		}
@@ -167,7 +167,7 @@ print(text.replace(b"\0", b"; ").decode() or "no answer")
 `
 	s.With(t).MustRun(t.Context(), "n1", "root", "sh", "-c", "cat >/shared/lend.py <<'EOF'\n"+lend+"EOF")
 	send := func(user, args string) cluster.Result {
-		return s.own(t, user, "timeout 30 python3 /shared/lend.py "+args)
+		return s.own(t, user, "timeout 100 python3 /shared/lend.py "+args)
 	}
 	request := "image=" + tiny + " digest=" + digest + " cwd=/"
 	good := regexp.MustCompile(`^user:\[\d+\] user:\[\d+\] mnt:\[\d+\] /memfd:berth-result \(deleted\) /var/lib/berth/images/\S+/image.json\nok=1; \n$`)
@@ -196,11 +196,11 @@ print(text.replace(b"\0", b"; ").decode() or "no answer")
 			t.Errorf("%s: %v", name, r)
 		}
 	}
-	if r := s.own(t, "alice", "head -c 200000 /dev/zero | timeout 30 python3 /shared/lend.py --raw"); strings.Contains(r.Stdout, "ok=1") {
+	if r := s.own(t, "alice", "head -c 200000 /dev/zero | timeout 100 python3 /shared/lend.py --raw"); strings.Contains(r.Stdout, "ok=1") {
 		t.Errorf("200 kB: %v", r)
 	}
 	// Root in appearance is who they are; its view of the node is none of root's.
-	r := s.own(t, "alice", "unshare -Ur timeout 30 python3 /shared/lend.py "+request+"; unshare -Urm timeout 30 python3 /shared/lend.py "+request)
+	r := s.own(t, "alice", "unshare -Ur timeout 100 python3 /shared/lend.py "+request+"; unshare -Urm timeout 100 python3 /shared/lend.py "+request)
 	first, second, _ := strings.Cut(r.Stdout, "ok=1")
 	if !strings.HasPrefix(first, "user:") || !strings.Contains(second, "belongs to another user namespace") {
 		t.Errorf("from user namespaces: %v", r)
@@ -216,7 +216,7 @@ print(text.replace(b"\0", b"; ").decode() or "no answer")
 		t.Errorf("in a lent container: %v", r)
 	}
 	// Many at once get turns or a refusal, and the node lends on.
-	r = s.own(t, "alice", "for i in $(seq 40); do timeout 30 python3 /shared/lend.py --silent & done; for i in $(seq 10); do timeout 30 python3 /shared/lend.py "+request+" & done; wait")
+	r = s.own(t, "alice", "for i in $(seq 40); do timeout 100 python3 /shared/lend.py --silent & done; for i in $(seq 10); do timeout 100 python3 /shared/lend.py "+request+" & done; wait")
 	if !strings.Contains(r.Stdout, "are being served") || times("read the request", r.Stdout) > 8 {
 		t.Errorf("a flood: %v", r)
 	}

@@ -14,7 +14,7 @@ import (
 // What TestLongPull sets in slurm.conf, in seconds. A requeued job waits for
 // as long as credentials live, by default two minutes.
 const (
-	killWait   = 5
+	killWait   = 20
 	credExpire = 15
 )
 
@@ -93,8 +93,8 @@ func soon(t *testing.T, event <-chan struct{}, limit time.Duration, what string)
 	t.Helper()
 	select {
 	case <-event:
-	case <-time.After(limit):
-		t.Fatalf("not within %v: %s", limit, what)
+	case <-time.After(slack * limit):
+		t.Fatalf("not within %v: %s", slack*limit, what)
 	}
 }
 
@@ -123,7 +123,7 @@ func (p *longPull) cancel(t *testing.T, id string) {
 // completed asserts that the job runs in its image at last, once.
 func (p *longPull) completed(t *testing.T, id string, limit time.Duration) {
 	t.Helper()
-	state := p.jobs.reaches(t, id, limit, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+	state := p.jobs.reaches(t, id, slack*limit, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 	if out := p.output(t, id); state != "COMPLETED" || strings.Count(out, "ran\n") != 1 {
 		t.Errorf("job %s is %s and printed %q", id, state, out)
 	}
@@ -191,7 +191,7 @@ func (p *longPull) timeLimit(t *testing.T) {
 func (p *longPull) cancelled(t *testing.T, image, options string, after time.Duration) {
 	id := p.submitImage(t, image, options)
 	if after > 0 {
-		p.jobs.reaches(t, id, 20*time.Second, "RUNNING")
+		p.jobs.reaches(t, id, slack*20*time.Second, "RUNNING")
 	}
 	<-time.After(after)
 	p.cancel(t, id)

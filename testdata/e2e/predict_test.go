@@ -251,7 +251,7 @@ func (p *prediction) serve(t *testing.T, sh scenario) {
 
 func (p *prediction) ready(t *testing.T, script string) {
 	t.Helper()
-	p.site.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "20", "bash", "-c", script)
+	p.site.With(t).MustRun(t.Context(), "ctl", "root", "timeout", "100", "bash", "-c", script)
 }
 
 // configure gives all machines the settings of sh's layout and empties stores.

@@ -42,7 +42,7 @@ func (s *site) startClosed(name, users string) {
 		args = append(args, "--users-file", "/run/users")
 	}
 	s.Spawn(name, cluster.Command{Machine: "ctl", Args: args})
-	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -s /run/"+name+".ready ]; do sleep 0.05; done")
+	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -s /run/"+name+".ready ]; do sleep 0.05; done")
 }
 
 // logIn writes what docker login writes.
@@ -95,7 +95,7 @@ func TestPrivateImages(t *testing.T) {
 			t.Errorf("bob sees %s: %v", name, r)
 		}
 	}
-	if r := s.as(t, "bob", "timeout 20 srun --jobid="+id+" --overlap true"); r.Code == 0 {
+	if r := s.as(t, "bob", "timeout 100 srun --jobid="+id+" --overlap true"); r.Code == 0 {
 		t.Errorf("bob in alice's job: %v", r)
 	}
 	s.secretIsNowhere(t, "n1")

@@ -19,7 +19,7 @@ func (s *site) lasting(t *testing.T, name, more string) string {
 // and returns their numbers, which are those of Slurm's records.
 func (s *site) inContainer(t *testing.T, name string, count int) []string {
 	t.Helper()
-	r := s.With(t).Run(t.Context(), "ctl", "root", "timeout", "60", "sh", "-c",
+	r := s.With(t).Run(t.Context(), "ctl", "root", "timeout", "100", "sh", "-c",
 		fmt.Sprintf("until [ $(ls /shared/up.%[1]s.* 2>/dev/null | wc -l) = %[2]d ]; do sleep 0.1; done; ls /shared/up.%[1]s.*", name, count))
 	if r.Code != 0 {
 		t.Fatalf("%s: not all of %d jobs run: %s", name, count, s.With(t).MustRun(t.Context(), "ctl", "root", "sh", "-c", "squeue; tail -n 5 /shared/*.out; ls /shared"))

@@ -42,7 +42,7 @@ func (s *site) record(t *testing.T, node, user, job string) []stepRecord {
 // eventually runs a script as root on a node until it succeeds.
 func (s *site) eventually(t *testing.T, node, script string) string {
 	t.Helper()
-	return s.With(t).MustRun(t.Context(), node, "root", "timeout", "60", "sh", "-c", "until "+script+"; do sleep 0.1; done")
+	return s.With(t).MustRun(t.Context(), node, "root", "timeout", "100", "sh", "-c", "until "+script+"; do sleep 0.1; done")
 }
 
 // counts are the counts of a node, as Prometheus reads them: NAME VALUE… of labels.

@@ -34,7 +34,7 @@ func TestWritableRoot(t *testing.T) {
 			if in.Code != 0 || !strings.Contains(in.Stdout, "/upper/made\nalice\n") {
 				t.Errorf("not on the disk: %v", in)
 			}
-			gone := "timeout 20 sh -c 'until [ -z \"$(ls -A /var/scratch/alice)\" ]; do sleep 0.1; done'"
+			gone := "timeout 100 sh -c 'until [ -z \"$(ls -A /var/scratch/alice)\" ]; do sleep 0.1; done'"
 			if r := s.Run(t.Context(), "n1", "root", "sh", "-c", gone); r.Code != 0 {
 				left := s.Run(t.Context(), "n1", "root", "sh", "-c", "ls -lA /var/scratch/alice; ps -ef | grep janitor")
 				t.Errorf("still there after the job: %v", left)

@@ -57,7 +57,7 @@ func TestInstalledAndRemoved(t *testing.T) {
 		s.install(m)
 	}
 	s.sh("ctl", `(/opt/test-registry --listen `+registry+` --dir /var/lib/registry --ready-file /tmp/ready >/tmp/registry.log 2>&1 &)
-timeout 20 sh -c 'until [ -s /tmp/ready ]; do sleep 0.05; done'; /opt/test-images push --registry `+registry+` tiny:1`)
+timeout 100 sh -c 'until [ -s /tmp/ready ]; do sleep 0.05; done'; /opt/test-images push --registry `+registry+` tiny:1`)
 	t.Run("units", func(t *testing.T) { s.with(t).units() })
 	t.Run("jobs", func(t *testing.T) { s.with(t).jobs() })
 	t.Run("completion", func(t *testing.T) { s.with(t).completion() })
@@ -99,7 +99,7 @@ func (s machines) install(machine string) {
 	s.sh(machine, `printf '[registry."`+registry+`"]\ninsecure = true\n' >/etc/berth/berth.toml
 mkdir /etc/plugstack.conf.d && ln -s /usr/share/berth/slurm/plugstack.conf /etc/plugstack.conf.d/berth.conf`)
 	if machine != "ctl" {
-		s.sh(machine, `kill "$(cat /run/slurmd.pid)"; timeout 20 sh -c 'while pgrep -x slurmd; do sleep 0.05; done' >/dev/null; slurmd`)
+		s.sh(machine, `kill "$(cat /run/slurmd.pid)"; timeout 100 sh -c 'while pgrep -x slurmd; do sleep 0.05; done' >/dev/null; slurmd`)
 		s.WaitIdle()
 	}
 }

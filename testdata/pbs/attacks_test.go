@@ -12,7 +12,7 @@ import (
 // until waits for a condition on the cluster.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !condition(); {
+	for end := time.Now().Add(2 * time.Minute); !condition(); {
 		if time.Now().After(end) {
 			t.Fatalf("in vain: %s", what)
 		}

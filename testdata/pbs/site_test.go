@@ -104,7 +104,7 @@ func (s *site) startRegistry(names []string) {
 		"test-registry", "--listen", registry, "--dir", "/var/lib/registry", "--log", "/var/log/registry.log",
 		"--ready-file", "/run/registry.ready",
 	}})
-	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -s /run/registry.ready ]; do sleep 0.05; done")
+	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -s /run/registry.ready ]; do sleep 0.05; done")
 	args := []string{"test-images", "push", "--registry", registry}
 	for _, name := range names {
 		args = append(args, name+":1")
@@ -120,13 +120,13 @@ func (s *site) startPBS() {
 	for _, node := range []string{"n1", "n2"} {
 		s.startMom(node)
 	}
-	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -S "+serverPath+" ]; do sleep 0.05; done")
+	s.MustRun(s.t.Context(), "ctl", "root", "timeout", "100", "sh", "-c", "until [ -S "+serverPath+" ]; do sleep 0.05; done")
 }
 
 func (s *site) startMom(node string) {
 	s.t.Helper()
 	s.Spawn("pbs_mom."+node, cluster.Command{Machine: node, Args: []string{execDir + "/bin/pbs_mom"}})
-	s.MustRun(s.t.Context(), node, "root", "timeout", "20", "bash", "-c", "until (exec 3<>/dev/tcp/127.0.0.1/15002) 2>/dev/null; do sleep 0.05; done")
+	s.MustRun(s.t.Context(), node, "root", "timeout", "100", "bash", "-c", "until (exec 3<>/dev/tcp/127.0.0.1/15002) 2>/dev/null; do sleep 0.05; done")
 }
 
 // as runs a shell script on the submit host as a user, in their home.
@@ -153,7 +153,7 @@ func (s *site) clean(t *testing.T) {
 	[ ! -e /run/berth/private/mounts.ns ] || nsenter --mount=/run/berth/private/mounts.ns true 2>/dev/null
 	ps -eo pid,user,args | grep -E '[b]erth-(hold|create|join)|[b]erth (node|task)'; ls ` + home + `/mom_priv/jobs; true`
 	for _, node := range []string{"n1", "n2"} {
-		until := time.Now().Add(20 * time.Second)
+		until := time.Now().Add(2 * time.Minute)
 		left := s.on(t, node, look)
 		for left != "" && time.Now().Before(until) {
 			left = s.on(t, node, look)

@@ -96,7 +96,7 @@ live_pid() {
 gone() { ! live_pid "$1" >/dev/null; }
 
 # kill_recorded FILE SIGNAL… sends each signal, waiting 5 s after it, until the
-# recorded process is gone.
+# recorded process is gone, at most a minute after the last.
 kill_recorded() {
   local file=$1 pid signal
   shift
@@ -105,7 +105,7 @@ kill_recorded() {
     kill -s "$signal" "$pid" 2>/dev/null || true
     wait_for 5 gone "$file" && break
   done
-  gone "$file"
+  wait_for 60 gone "$file"
 }
 
 # close_inherited closes what a caller left open (a test runner's pipes, the

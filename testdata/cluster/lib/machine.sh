@@ -172,7 +172,7 @@ power_on() {
   start_machine "$node" &
   record_pid "$DIR/machines/$node/unshare.pid" $! || die "$node did not start"
   disown
-  wait_for 20 booted "$node" || die "$node did not boot"
+  wait_for 120 booted "$node" || die "$node did not boot"
   # The cable to the machine that was goes with its network, but not at once.
   nsenter -t "$(machine_pid ctl)" -n ip link delete "$node" 2>/dev/null || true
   plug_in "$node" | nsenter -t "$(machine_pid ctl)" -n ip -batch -

@@ -61,7 +61,7 @@ cmd_spawn() {
   [[ $name =~ ^[A-Za-z0-9._-]+$ ]] || misuse "not a name: $name"
   parse_run "$@"
   ours || die "no cluster in $DIR"
-  lock 30 || die "the cluster in $DIR went down meanwhile"
+  lock 120 || die "the cluster in $DIR went down meanwhile"
   enter_command "$machine"
   mkdir -p "$DIR/spawned"
   gone "$DIR/spawned/$name.pid" || die "$name runs already"
@@ -84,7 +84,7 @@ cmd_stop() {
     pkill -s 0 -"$signal" -P "$pid" 2>/dev/null || pkill -"$signal" -P "$pid" || true
     wait_for 5 gone "$file" && break
   done
-  gone "$file" || die "$name cannot be stopped"
+  wait_for 60 gone "$file" || die "$name cannot be stopped"
   rm -f "$file"
 }
 
@@ -110,12 +110,12 @@ cmd_status() {
     [[ -f $file ]] || continue
     printf '%s\tspawned\tpid %s\n' "$(basename "$file" .pid)" "$(live_pid "$file" || echo -)"
   done
-  in_machine ctl 10 sinfo -N -o '%N %T %E'
-  in_machine ctl 10 squeue -a
+  in_machine ctl 30 sinfo -N -o '%N %T %E'
+  in_machine ctl 30 squeue -a
 }
 
 cmd_wait_idle() {
-  local seconds=60
+  local seconds=180
   [[ ${1:-} == --timeout ]] && seconds=${2:?--timeout needs seconds}
   ours || die "no cluster in $DIR"
   wait_for "$seconds" all_idle || {

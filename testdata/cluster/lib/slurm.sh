@@ -33,7 +33,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 InactiveLimit=0
-MessageTimeout=30
+MessageTimeout=60
 TCPTimeout=5
 CONF
 }
@@ -100,7 +100,7 @@ daemon() {
   (
     close_inherited
     exec </dev/null >>"$DIR/machines/$machine/daemons.log" 2>&1
-    exec timeout 30 nsenter -t "$pid" -m -u -i -n -p -- \
+    exec timeout 120 nsenter -t "$pid" -m -u -i -n -p -- \
       env -i -C / PATH="$BASE_PATH" LC_ALL=C "$@"
   ) || die "$machine: $1 did not start: $(tail -n 5 "$DIR/machines/$machine/daemons.log")"
 }
@@ -121,7 +121,7 @@ start_daemons() {
 all_idle() {
   local states
   # A node in several partitions has a line for each.
-  states=$(in_machine ctl 10 sinfo -h -N -o '%N %T' 2>/dev/null | sort -u) || return 1
+  states=$(in_machine ctl 30 sinfo -h -N -o '%N %T' 2>/dev/null | sort -u) || return 1
   [[ $(cut -d ' ' -f 2 <<<"$states" | sort -u) == idle && $(wc -l <<<"$states") == "$(cat "$DIR/nodes")" ]] || return 1
-  [[ -z $(in_machine ctl 10 squeue -h -a 2>/dev/null) ]]
+  [[ -z $(in_machine ctl 30 squeue -h -a 2>/dev/null) ]]
 }

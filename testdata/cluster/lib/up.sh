@@ -101,7 +101,7 @@ start_machines() {
     disown
   done < <(machines)
   while read -r machine; do
-    wait_for 20 booted "$machine" || die "$machine did not boot"
+    wait_for 120 booted "$machine" || die "$machine did not boot"
   done < <(machines)
 }
 
