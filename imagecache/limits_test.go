@@ -263,7 +263,7 @@ func TestCancelledInAHole(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	err := (Stream{}).Convert(ctx, oneLayer{sparseTar(t, 1<<39)}, "", filepath.Join(t.TempDir(), "out"), nil)
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 10*time.Second {
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > time.Minute {
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
 }

@@ -93,7 +93,7 @@ func TestMessagesOfConnections(t *testing.T) {
 	} {
 		for who, credentials := range map[string]authn.Keychain{"user": fixedLogin{"me", "geheim"}, "node": nil} {
 			t.Run(test.name+"/"+who, func(t *testing.T) {
-				network := impatient()
+				network := impatient(test.name)
 				network.Credentials = credentials
 				network.Hosts = map[string]Host{test.host: {CAFile: test.ca}}
 				if test.proxied {

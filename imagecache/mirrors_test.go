@@ -12,7 +12,7 @@ import (
 
 // mirrored says that the registry at host has these mirrors.
 func mirrored(host string, mirrors ...string) Network {
-	net := impatient()
+	net := impatient(mirrors...)
 	net.Hosts = map[string]Host{host: {Mirrors: mirrors}}
 	return net
 }
@@ -112,7 +112,7 @@ func TestDeadMirrorLeavesTime(t *testing.T) {
 	origin := faultyRegistry(t, imageOf(t, tarOf(t, file("f", 0o644, "x"))))
 	net := mirrored(origin.Host, l.Addr().String())
 	net.HeaderTimeout = time.Minute
-	ctx, cancel := context.WithTimeout(testContext(t), 2*time.Second)
+	ctx, cancel := context.WithTimeout(testContext(t), 8*time.Second)
 	defer cancel()
 	if _, err := Resolve(ctx, mustParse(t, origin.Host+"/x:1"), Platform{}, net); err != nil {
 		t.Error(err)

@@ -28,8 +28,8 @@ func busy(reg *testRegistry, times int64, after string) *atomic.Int64 {
 // answered, not that the time was over, and reads it at once.
 func TestNoTimeForAnotherTry(t *testing.T) {
 	reg := newTestRegistry(t)
-	busy(reg, 100, "1")
-	ctx, cancel := context.WithTimeout(testContext(t), 900*time.Millisecond)
+	busy(reg, 100, "30")
+	ctx, cancel := context.WithTimeout(testContext(t), 20*time.Second)
 	defer cancel()
 	_, err := Resolve(ctx, mustParse(t, reg.host+"/x:1"), Platform{}, Network{})
 	if err == nil || !strings.Contains(err.Error(), "429 Too Many Requests") {

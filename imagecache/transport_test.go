@@ -325,7 +325,7 @@ func TestCancelledContextEnds(t *testing.T) {
 // TestSlowIsNotStalled reads a body that takes longer than the limit, though
 // no part of it does.
 func TestSlowIsNotStalled(t *testing.T) {
-	const parts, pause, limit = 12, 50 * time.Millisecond, 300 * time.Millisecond
+	const parts, pause, limit = 12, 250 * time.Millisecond, 2 * time.Second
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		tick := time.NewTicker(pause)
 		defer tick.Stop()
