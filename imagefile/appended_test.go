@@ -31,6 +31,7 @@ func TestAppendedConfig(t *testing.T) {
 	}
 }
 
+// FuzzAppendedConfig: what is read is written so that it is read as the same.
 func FuzzAppendedConfig(f *testing.F) {
 	var b bytes.Buffer
 	if err := AppendConfig(&b, Config{Env: []string{"A=b"}}); err != nil {
@@ -39,6 +40,16 @@ func FuzzAppendedConfig(f *testing.F) {
 	f.Add(b.Bytes())
 	f.Add([]byte(appendedMark))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, _ = AppendedConfig(bytes.NewReader(data), int64(len(data)))
+		c, ok := AppendedConfig(bytes.NewReader(data), int64(len(data)))
+		if !ok {
+			return
+		}
+		var b bytes.Buffer
+		if err := AppendConfig(&b, c); err != nil {
+			return // it says more than may be written
+		}
+		if again, ok := AppendedConfig(bytes.NewReader(b.Bytes()), int64(b.Len())); !ok || !reflect.DeepEqual(again, c) {
+			t.Errorf("%+v, again %+v, %v", c, again, ok)
+		}
 	})
 }

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berth-hpc/berth/fault"
 	"github.com/berth-hpc/berth/imagecache"
+	"github.com/berth-hpc/berth/prolog/jobstate"
 )
 
 // FuzzFetcherWords is root's side of the conversation with a fetcher that was
@@ -56,4 +59,62 @@ func oneLineOnly(t *testing.T, text string) {
 	if len(text) > 8<<10 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		t.Errorf("%q is not one line of text", text)
 	}
+}
+
+// FuzzRequest: what a hook, and through it a user, asks root for is one printable
+// line, for a job and a user that are named once.
+func FuzzRequest(f *testing.F) {
+	for _, text := range []string{
+		"job=1|uid=2|gid=3|image=debian|wait=100|account=a|partition=p", "job=12[3].pbs|uid=2|gid=3|image=a|digest=sha256:0",
+		"job=1|job=2|uid=2|gid=3|image=a", "job=1|uid=-2|gid=3|image=a\x1b", "job=../x|uid=2|gid=3|image=a|wait=4294967295",
+	} {
+		f.Add([]byte(strings.ReplaceAll(text, "|", "\x00") + "\x00"))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := readMessage(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		if w := wait(m, 2*time.Second); w < 0 || w > 2*time.Second {
+			t.Errorf("a wait of %v", w)
+		}
+		r, err := parseRequest(m)
+		if err != nil {
+			return
+		}
+		oneLineOnly(t, r.Image)
+		if len(m.All("job")) != 1 || len(m.All("uid")) != 1 || len(m.All("gid")) != 1 || !filepath.IsLocal(string(r.Job)) || filepath.Base(string(r.Job)) != string(r.Job) {
+			t.Errorf("%+v of %q", r, data)
+		}
+		if r.Digest != "" && strings.Trim(r.Digest, "sha256:0123456789abcdef") != "" {
+			t.Errorf("the digest %q", r.Digest)
+		}
+	})
+}
+
+// FuzzScheduler: what commands of the scheduler's print is jobs by their ids, or
+// worth nothing; users write some of it.
+func FuzzScheduler(f *testing.F) {
+	f.Add("4711\n 12\n\n", "4711|main|bio\n")
+	f.Add("4711_1\n", "4711|main|a\n4711|main|b\n")
+	f.Add("007\n+1", "4711||\n4711|p|(null)")
+	f.Fuzz(func(t *testing.T, live, facts string) {
+		if jobs, err := parseJobs(live); err == nil {
+			for id := range jobs {
+				if again, err := jobstate.ParseJobID(string(id)); err != nil || again != id || id.IsPBS() {
+					t.Errorf("the job %q, %v", id, err)
+				}
+			}
+			if len(jobs) > strings.Count(live, "\n")+1 {
+				t.Errorf("%d jobs of %q", len(jobs), live)
+			}
+		}
+		job, err := parseJobFacts(facts, "4711")
+		if err != nil {
+			return
+		}
+		if job.Partition == "" || strings.ContainsAny(job.Partition, "\n|") || strings.Contains(job.Account, "\n") || strings.Count("\n"+facts, "\n4711|") != 1 {
+			t.Errorf("%+v of %q", job, facts)
+		}
+	})
 }

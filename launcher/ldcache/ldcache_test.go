@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +93,12 @@ func FuzzParse(f *testing.F) {
 		}
 		if !bytes.Equal(ldcache.Format(again), ldcache.Format(entries)) {
 			t.Error("another file the second time")
+		}
+		ours := ldcache.Entry{Name: "liba.so.1", Path: "/ours", Flags: 3}
+		with, err := ldcache.Parse(ldcache.Format(ldcache.Add(entries, []ldcache.Entry{ours})))
+		named := slices.DeleteFunc(with, func(e ldcache.Entry) bool { return e.Name != ours.Name || e.Flags != ours.Flags })
+		if err != nil || len(named) != 1 || named[0] != ours {
+			t.Errorf("ours among %+v, %v", named, err)
 		}
 	})
 }
