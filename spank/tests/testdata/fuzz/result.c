@@ -43,7 +43,8 @@ static int list_set(void *context, const char *name, const char *value) {
   struct list *l = context;
   MUST(name[0] != '\0' && strchr(name, '=') == NULL);
   list_unset(l, name);
-  return l->count < VARIABLES && asprintf(&l->entries[l->count++], "%s=%s", name, value) >= 0 ? 0 : -1;
+  return l->count < VARIABLES && asprintf(&l->entries[l->count++], "%s=%s", name, value) >= 0 ? 0
+                                                                                              : -1;
 }
 
 static const char *list_entry(void *context, size_t number) {

@@ -1,4 +1,7 @@
-/* settings: the plugin's arguments in plugstack.conf, and the words of a command line, ended by NULs. */
+/*
+ * settings: the plugin's arguments in plugstack.conf, and the words of a command
+ * line, ended by NULs.
+ */
 #include "fuzz.h"
 #include "../../../cmdline.c"
 #include "../../../config.c"

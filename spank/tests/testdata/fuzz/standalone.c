@@ -61,7 +61,8 @@ static void load(const char *path) {
 
 /* Another byte, a cut, or a piece of another input. */
 static size_t change(uint8_t *buf, size_t len) {
-  static const char bytes[] = {0, '/', ':', ',', '=', '.', '[', ']', '-', '+', '\n', '*', '9', '\x1b', '\xff'};
+  static const char bytes[] = {0,   '/', ':',  ',', '=', '.',    '[',   ']',
+                               '-', '+', '\n', '*', '9', '\x1b', '\xff'};
   const struct input *other = &seeds[below((size_t)seed_count)];
   size_t at = below(len + 1), from = below(other->len + 1);
   size_t n = below(other->len - from + 1);
