@@ -47,7 +47,7 @@ func TestDocumentedMessagesExist(t *testing.T) {
 
 // isSaid reports whether a message is somebody's, by more than a word of it.
 func isSaid(message string, ours, others wordings) bool {
-	return mostLetters(find(message, ours, others)) >= min(8, docs.Letters(message))
+	return mostLetters(find(message, ours, others)) >= min(4, docs.Letters(message))
 }
 
 // withoutLongest is a message with another word for its longest one.
