@@ -1,13 +1,16 @@
 package imagecache
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +36,9 @@ type Changes struct {
 	// Temp is a folder for the compressed layer, which is a file without a
 	// name there.
 	Temp string
+	// Skip are mount points in Upper that are no changes: folders and empty
+	// files, by their path below it.
+	Skip []string
 	// CreatedBy goes into the image's history.
 	CreatedBy string
 	// Config changes how the image is run; may be nil.
@@ -63,7 +69,7 @@ func (c Changes) newest() (time.Time, error) {
 // as no process is left that listens, and tar files have no place for them.
 // closed says that there is something that the caller may not read.
 func (c Changes) check() (closed bool, err error) {
-	err = filepath.WalkDir(c.Upper, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(c.Upper, func(full string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrPermission) {
 			closed = true
 			return nil
@@ -71,24 +77,64 @@ func (c Changes) check() (closed bool, err error) {
 		if d == nil || err != nil {
 			return err
 		}
-		switch name, _ := filepath.Rel(c.Upper, path); {
+		switch name, _ := filepath.Rel(c.Upper, full); {
 		case strings.HasPrefix(d.Name(), ".wh."):
 			return &fault.Error{
 				Op: "save changes", Arg: quote("/" + name), Blame: fault.User, Err: errors.New(`names that begin with ".wh." mark removed files in layers`),
 				Remedy: "rename or remove the file in the container",
 			}
 		case d.Type() == fs.ModeSocket:
-			return removeQuietly(path)
+			return removeQuietly(full)
 		case d.Type().IsRegular(), d.IsDir():
-			closed = closed || unix.Access(path, unix.R_OK) != nil
+			closed = closed || unix.Access(full, unix.R_OK) != nil
 		}
 		return nil
 	})
 	return closed, err
 }
 
+// IsEmpty says whether nothing was changed.
+func (c Changes) IsEmpty() (bool, error) {
+	entries, err := os.ReadDir(c.Upper)
+	return len(entries) == 0, err
+}
+
 // open starts the generator. The stream is an uncompressed tar file.
 func (c Changes) open(ctx context.Context) (io.ReadCloser, error) {
+	stream, err := c.generate(ctx)
+	if err != nil || len(c.Skip) == 0 {
+		return stream, err
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(skipEntries(w, stream, c.Skip)) }()
+	return readCloser{r, func() error { return errors.Join(r.Close(), stream.Close()) }}, nil
+}
+
+// skipEntries copies a tar file without what has one of the names, unless it
+// has content.
+func skipEntries(w io.Writer, r io.Reader, names []string) error {
+	in, out := tar.NewReader(r), tar.NewWriter(w)
+	for {
+		h, err := in.Next()
+		if err == io.EOF {
+			return out.Close()
+		}
+		if err != nil {
+			return err
+		}
+		if h.Size == 0 && slices.Contains(names, path.Clean(h.Name)) {
+			continue
+		}
+		if err := out.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(out, in); err != nil {
+			return err
+		}
+	}
+}
+
+func (c Changes) generate(ctx context.Context) (io.ReadCloser, error) {
 	closed, err := c.check()
 	switch {
 	case err != nil:

@@ -69,6 +69,29 @@ func PushAll(ctx context.Context, from, to Reference, opts PushOptions) (store.D
 	return digestOf(index.raw), pushFault(ctx, to, err)
 }
 
+// CheckPush asks the registry that to names whether it would take an image from
+// the user, by beginning an upload. It returns what Push would.
+func CheckPush(ctx context.Context, to Reference, opts PushOptions) error {
+	p, err := newPusher(to, opts)
+	if err != nil {
+		return pushFault(ctx, to, err)
+	}
+	keys := &pushKeychain{Keychain: opts.Network.Credentials, user: to.user}
+	err = remote.CheckPushPermission(p.name, keys, &boundedBy{ctx, &uploadGuard{p.endpoint.base}})
+	return pushFault(ctx, to, p.explain(keys, err))
+}
+
+// boundedBy ends requests with a context that the library has no place for.
+type boundedBy struct {
+	ctx  context.Context //nolint:containedctx // lives as long as one call of CheckPush
+	base http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b *boundedBy) RoundTrip(req *http.Request) (*http.Response, error) {
+	return b.base.RoundTrip(req.Clone(b.ctx))
+}
+
 // CheckPushTarget says what is wrong with a reference to push to.
 func CheckPushTarget(to Reference) error {
 	cause := ""
@@ -108,8 +131,7 @@ func newPusher(to Reference, opts PushOptions) (*pusher, error) {
 	return &pusher{to: to, name: e.repo.Tag(to.tag), endpoint: e, opts: opts}, nil
 }
 
-// push calls write with the options for the registry, and turns what the
-// library says into errors as pulls have them.
+// push calls write with the options for the registry.
 func (p *pusher) push(ctx context.Context, write func([]remote.Option) error) error {
 	updates := make(chan v1.Update, 16)
 	var watching sync.WaitGroup
@@ -122,6 +144,11 @@ func (p *pusher) push(ctx context.Context, write func([]remote.Option) error) er
 		remote.WithRetryBackoff(remote.Backoff{Duration: tries.wait, Factor: 2, Jitter: 0.5, Steps: max(tries.max, 0) + 1, Cap: maxRetryWait}),
 	})
 	watching.Wait()
+	return p.explain(keys, err)
+}
+
+// explain turns what the library says into errors as pulls have them.
+func (p *pusher) explain(keys *pushKeychain, err error) error {
 	if err == nil {
 		return nil
 	}

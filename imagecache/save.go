@@ -140,7 +140,8 @@ func (c contentOf) Uncompressed() (io.ReadCloser, error) { return c.l.Uncompress
 
 // SaveSquashfs writes the tree in base, the squashfs file of an image of a
 // store, to the file path; with changes, as a container with them sees it,
-// under the policy of contents. config is kept behind it, where Berth finds it
+// under the policy of contents. base may as well be a squashfs or SIF file, or
+// a folder, of the user's. config is kept behind it, where Berth finds it
 // again. Nothing is seen at path until it is complete.
 func SaveSquashfs(ctx context.Context, base *os.File, changes *Changes, config store.Config, path string, limits Limits, progress ProgressFunc) error {
 	to := Destination{Format: FormatSquashfs, Path: path}
@@ -149,10 +150,13 @@ func SaveSquashfs(ctx context.Context, base *os.File, changes *Changes, config s
 		return saveFault(to, err)
 	}
 	defer out.discard()
-	if changes == nil {
+	tree, err := newTreeLayers(base, changes)
+	switch {
+	case err != nil:
+	case changes == nil && tree.isSquashfs():
 		err = copyContents(ctx, out.File, base)
-	} else {
-		err = Stream{Limits: limits}.Convert(ctx, treeLayers{base, *changes}, "", out.procPath(), progress)
+	default:
+		err = Stream{Limits: limits}.Convert(ctx, tree, "", out.procPath(), progress)
 	}
 	if err == nil {
 		err = out.appendConfig(config)
@@ -194,27 +198,55 @@ func copyContents(ctx context.Context, to, from *os.File) error {
 	}
 }
 
-// treeLayers are an image's tree and what was changed in it, as two layers.
+// treeLayers are an image's tree and what was changed in it, if anything was, as
+// layers.
 type treeLayers struct {
 	base    *os.File
-	changes Changes
+	folder  bool  // what base is
+	offset  int64 // of the squashfs in base
+	size    int64 // from there to the end
+	changes *Changes
 }
 
+func newTreeLayers(base *os.File, changes *Changes) (*treeLayers, error) {
+	info, err := base.Stat()
+	if err != nil || info.IsDir() {
+		return &treeLayers{base: base, folder: true, changes: changes}, err
+	}
+	offset, err := imagefile.FindSquashfs(base)
+	return &treeLayers{base: base, offset: offset, size: info.Size() - offset, changes: changes}, err
+}
+
+// isSquashfs says whether base is what the tree is to be saved as.
+func (t *treeLayers) isSquashfs() bool { return !t.folder && t.offset == 0 }
+
 // Len implements LayerSource.
-func (t treeLayers) Len() int { return 2 }
+func (t *treeLayers) Len() int {
+	if t.changes == nil {
+		return 1
+	}
+	return 2
+}
 
 // Open implements LayerSource.
-func (t treeLayers) Open(ctx context.Context, i int) (io.ReadCloser, error) {
+func (t *treeLayers) Open(ctx context.Context, i int) (io.ReadCloser, error) {
 	if i == 1 {
 		return t.changes.open(ctx)
 	}
-	info, err := t.base.Stat()
-	if err != nil {
-		return nil, err
-	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(TarSquashfs(ctx, t.base, info.Size(), w)) }()
+	go func() { w.CloseWithError(t.writeBase(ctx, w)) }()
 	return r, nil
+}
+
+func (t *treeLayers) writeBase(ctx context.Context, w io.Writer) error {
+	if !t.folder {
+		return TarSquashfs(ctx, io.NewSectionReader(t.base, t.offset, t.size), t.size, w)
+	}
+	l := newLayerTar(ctx, w)
+	if err := l.tree(fmt.Sprintf("/proc/self/fd/%d", t.base.Fd())); err != nil {
+		return err
+	}
+	return l.tw.Close()
 }
 
 // A saving writes the files of one Save, tells of it, and stops with its

@@ -437,6 +437,38 @@ func TestSaveSquashfs(t *testing.T) {
 	}
 }
 
+// Mount points are left out of changes, unless they have content, and the tree
+// below them may be a folder.
+func TestSaveWithMountPoints(t *testing.T) {
+	base, upper := t.TempDir(), t.TempDir()
+	must(t, os.WriteFile(filepath.Join(base, "old"), []byte("old"), 0o644))
+	for _, dir := range []string{"made/point", "made/other", "kept"} {
+		must(t, os.MkdirAll(filepath.Join(upper, dir), 0o755))
+	}
+	for name, text := range map[string]string{"made/file": "", "made/text": "text", "made/other/file": "x", "new": ""} {
+		must(t, os.WriteFile(filepath.Join(upper, name), []byte(text), 0o644))
+	}
+	tree, err := os.Open(base)
+	must(t, err)
+	defer tree.Close()
+	out := filepath.Join(t.TempDir(), "x.sqsh")
+	skip := []string{"made/point", "made/file", "made/text", "made/other", "none"}
+	must(t, SaveSquashfs(testContext(t), tree, &Changes{Upper: upper, Skip: skip}, store.Config{}, out, Limits{}, nil))
+	checkStructure(t, out)
+	got := readTree(t, out)
+	for name, want := range map[string]bool{
+		"old": true, "kept": true, "new": true, "made": true, "made/text": true, "made/other/file": true, "made/point": false, "made/file": false,
+	} {
+		if _, ok := got[name]; ok != want {
+			t.Errorf("%s is there: %v; of %v", name, ok, got)
+		}
+	}
+	must(t, SaveSquashfs(testContext(t), tree, nil, store.Config{}, out, Limits{}, nil))
+	if got := readTree(t, out); len(got) != 2 { // and the root
+		t.Errorf("the folder alone: %v", got)
+	}
+}
+
 // What is saved is read by skopeo, as by podman, in all formats.
 func TestSkopeoReadsWhatIsSaved(t *testing.T) {
 	skopeo, err := exec.LookPath("skopeo")

@@ -263,19 +263,24 @@ func NotePoints(dir string, points []string) error {
 	return store.WriteJSON(filepath.Join(dir, pointsName), 0o644, points)
 }
 
+// Points returns what NotePoints wrote down in dir, a container's folder.
+func Points(dir string) ([]string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, pointsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var points []string
+	if err == nil {
+		err = json.Unmarshal(data, &points)
+	}
+	return points, err
+}
+
 // removePoints removes the mount points of the last run, but for those that
 // are not empty any more.
 func (c *Container) removePoints() error {
-	path := filepath.Join(c.dir, pointsName)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var points []string
-	if err := json.Unmarshal(data, &points); err != nil {
+	points, err := Points(c.dir)
+	if err != nil || points == nil {
 		return err
 	}
 	root, err := os.OpenRoot(c.Upper())
@@ -288,7 +293,7 @@ func (c *Container) removePoints() error {
 			return err
 		}
 	}
-	return os.Remove(path)
+	return os.Remove(filepath.Join(c.dir, pointsName))
 }
 
 // removePoint removes an empty folder or file and leaves the time of the

@@ -136,6 +136,7 @@ type Container struct {
 	NamesScope  string
 	NamesExpiry time.Duration // since the last use; 0 is never
 	NamesQuota  Size          // of one user on one node; 0 is none
+	SaveTimeout time.Duration // for a step's container
 	// IdleTimeout is how long a container stands ready for a further run.
 	IdleTimeout time.Duration
 }

@@ -64,7 +64,7 @@ mirrors = ["a.example"]
 	want.Resolve = Resolve{Timeout: 4 * time.Second, TTL: 0}
 	want.Container = Container{
 		MountDir: true, Root: Writable, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t", IDMap: true, Dev: HostDev,
-		UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute, EntrypointTimeout: 2 * time.Minute,
+		UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute, EntrypointTimeout: 2 * time.Minute, SaveTimeout: time.Hour,
 		NamesDir: "/var/tmp/berth-%U", NamesScope: ScopeGlobal, NamesExpiry: 14 * 24 * time.Hour,
 		Mounts: []string{"/db:/db:ro", "/softs:/opt/softs:ro+nosuid", "/scratch/%u:/scratch/%u"},
 	}

@@ -231,6 +231,11 @@ func Settings() []Setting {
 			at:  func(c *Config, _ string) any { return &c.Container.NamesQuota },
 		},
 		{
+			Key: "container.save_timeout", check: positive,
+			Doc: "How long it may take to save a step's container (--container-save). It counts towards the job's time limit, and is given up with the step.",
+			at:  func(c *Config, _ string) any { return &c.Container.SaveTimeout },
+		},
+		{
 			Key: "container.idle_timeout", Open: true, check: idle,
 			Doc: "How long the container of a berth run stands ready after the command has begun, for a further run with the same image and options in the same session: that one joins it, which takes a tenth of the time. It is for read-only containers without a name, and ends before when the session does. 0s turns this off. A tag is believed for resolve.ttl.",
 			at:  func(c *Config, _ string) any { return &c.Container.IdleTimeout },
@@ -353,7 +358,7 @@ func defaults() *Config {
 		Resolve: Resolve{Timeout: 3 * time.Second, TTL: 10 * time.Minute},
 		Container: Container{
 			MountHome: true, MountDir: true, Root: ReadOnly, IDMap: true, Dev: HostDev, Changes: InMemory, Memory: Share{Percent: 50}, Scratch: "%t",
-			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute, EntrypointTimeout: 2 * time.Minute,
+			UserMounts: true, MountTimeout: 10 * time.Second, Volumes: true, IdleTimeout: time.Minute, EntrypointTimeout: 2 * time.Minute, SaveTimeout: time.Hour,
 			NamesDir: "/var/tmp/berth-%U", NamesScope: ScopeGlobal, NamesExpiry: 14 * 24 * time.Hour,
 		},
 		Devices:  defaultDevices(),
