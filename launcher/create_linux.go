@@ -32,6 +32,10 @@ type Container struct {
 	Made Made
 	// Own are further namespaces that it has of its own.
 	Own []Namespace
+	// Changes is the folder of what is changed in it, as package changes has it,
+	// where Request.Save asked for that and something can be changed. It is the
+	// word of the user's process: for processes of theirs alone.
+	Changes *os.File
 	// NewPID has the first task make a pid namespace. It is not for tasks of
 	// Slurm's, which have to execute themselves (setns(2): a pid namespace is
 	// for children).
@@ -45,6 +49,9 @@ const MaxResult = 2 << 20
 func (c *Container) Close() {
 	c.Mount.Close()
 	c.Result.Close()
+	if c.Changes != nil {
+		c.Changes.Close()
+	}
 	for _, ns := range c.Own {
 		ns.Close()
 	}
@@ -173,23 +180,36 @@ const maxNotes = 8
 // the process that sent them ran as the user.
 func (c *Creation) newContainer(r *Reply, files []*os.File) (*Container, error) {
 	kinds := c.Request.Made()
+	files, changed := c.Request.takeChanges(r, files)
 	err := fmt.Errorf("the container's builder sent %d descriptors", len(files))
 	if len(files) == 2+len(kinds) {
 		err = checkNamespaces(files[0], files[2:], kinds, c.Users.Outer)
 	}
 	if err != nil {
-		closeAll(files)
+		closeAll(append(files, changed...))
 		return nil, err
 	}
 	container := &Container{Mount: files[0], Result: files[1], NewPID: slices.Contains(c.Request.Unshare, UnsharePID)}
 	for i, kind := range kinds {
 		container.Own = append(container.Own, Namespace{kind, files[2+i]})
 	}
+	if len(changed) > 0 {
+		container.Changes = changed[0]
+	}
 	container.Sources, container.Made = r.Sources, r.Made.Bounded()
 	for _, n := range r.Notes[:min(len(r.Notes), maxNotes)] {
 		container.Notes = append(container.Notes, fault.Clean(n))
 	}
 	return container, nil
+}
+
+// takeChanges takes the folder of changes off the descriptors, if there is one.
+func (r *Request) takeChanges(reply *Reply, files []*os.File) (rest, changed []*os.File) {
+	n := len(files)
+	if !r.Save || !reply.Changes || n == 0 {
+		return files, nil
+	}
+	return files[:n-1], files[n-1:]
 }
 
 func checkNamespaces(mount *os.File, own []*os.File, kinds []string, outer *os.File) error {

@@ -32,7 +32,15 @@ func (c *Creation) Look(ctx context.Context) (*Found, error) {
 		if !found.Running {
 			return nil
 		}
-		return found.take(files, c.Request.User)
+		files, changed := c.Request.takeChanges(r, files)
+		if err := found.take(files, c.Request.User); err != nil {
+			closeAll(changed)
+			return err
+		}
+		if len(changed) > 0 {
+			found.Container.Changes = changed[0]
+		}
+		return nil
 	})
 	return found, err
 }

@@ -26,6 +26,9 @@ type Request struct {
 	Changes string `json:"changes,omitempty"`
 	// Kept is for a container whose folder of changes is found by its name.
 	Kept *Kept `json:"kept,omitempty"`
+	// Save asks for the folder of changes (Container.Changes), apart from the
+	// mount points, so that it can be saved.
+	Save bool `json:"save,omitempty"`
 	// Site is what the admin set, Mounts what the user asks for (Slurm's
 	// option values, SRC:DST[:FLAGS][,...]): raw text.
 	Site      Site     `json:"site"`
@@ -142,8 +145,10 @@ type Root struct {
 // the folder that has the container's folder of that name, see `berth-create
 // janitor`. With Held set it carries what tells the end of the container, and
 // the lock that is kept until then. InUse means to look again, Found answers
-// Kept.Look.
+// Kept.Look. With Changes, an answer to Request.Save that is Ready or about a
+// container that runs, the folder of changes is the last descriptor.
 type Reply struct {
+	Changes bool           `json:"changes,omitempty"`
 	Found   *Found         `json:"found,omitempty"`
 	InUse   bool           `json:"inUse,omitempty"`
 	Held    bool           `json:"held,omitempty"`

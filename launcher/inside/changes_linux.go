@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/berth-hpc/berth/launcher"
 	"github.com/berth-hpc/berth/launcher/changes"
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ func (r *rootfs) look() error {
 	if r.changes == "" {
 		return nil
 	}
-	if err := checkAttributes(r.upper()); err != nil {
+	if err := checkAttributes(r.upper()); err != nil && !r.inMemory {
 		return r.cannotKeep(err)
 	}
 	r.tree = filepath.Join(r.work, "tree")
@@ -26,6 +27,21 @@ func (r *rootfs) look() error {
 		return err
 	}
 	return r.explainOverlay(overlay(r.tree, fmt.Sprintf("lowerdir=%s:%s,userxattr", escape(r.upper()), escape(r.image))))
+}
+
+// separate keeps changes in memory apart from the mount points, for a container
+// that is to be saved.
+func (r *rootfs) separate(req *launcher.Request) error {
+	if !req.Save || !req.Writable || r.changes != "" {
+		return nil
+	}
+	r.changes, r.inMemory = filepath.Join(r.work, "changes"), true
+	for _, dir := range []string{"", changes.UpperName, changes.WorkName} {
+		if err := os.Mkdir(filepath.Join(r.changes, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *rootfs) upper() string { return filepath.Join(r.changes, changes.UpperName) }
@@ -43,8 +59,11 @@ func (r *rootfs) mountChanges(points string) error {
 	if r.scratch != "" {
 		options += ",volatile" // nobody will miss what fsync(2) did not write
 	}
-	if err := unix.Mount("overlay", r.path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return r.cannotKeep(err)
+	switch err := overlay(r.path, options); {
+	case err != nil && r.inMemory:
+		return r.explainOverlay(err)
+	case err != nil:
+		return r.cannotKeep(errors.Unwrap(err))
 	}
 	return r.addHiddenPoints()
 }

@@ -93,6 +93,9 @@ func (r *rootfs) build(channel *os.File, req *launcher.Request, files *launcher.
 	if err := r.chooseScratch(req); err != nil {
 		return err
 	}
+	if err := r.separate(req); err != nil {
+		return err
+	}
 	devs, err := chooseDevices(req, catalogue, image)
 	if err != nil {
 		return err
@@ -236,8 +239,17 @@ func handOver(channel *os.File, req *launcher.Request, r *rootfs, image *imageCo
 	if err := c.runStartHooks(mnt); err != nil {
 		return err
 	}
-	notes := slices.Concat(r.notes, devs.Notes, c.hooks.notes)
-	return launcher.SendReply(channel, &launcher.Reply{Ready: true, Notes: notes, Sources: r.sources, Made: made.Bounded()}, append([]*os.File{mnt, res}, own...)...)
+	reply := &launcher.Reply{Ready: true, Notes: slices.Concat(r.notes, devs.Notes, c.hooks.notes), Sources: r.sources, Made: made.Bounded()}
+	files := append([]*os.File{mnt, res}, own...)
+	if req.Save && r.changes != "" {
+		folder, err := os.Open(r.changes)
+		if err != nil {
+			return err
+		}
+		defer folder.Close()
+		reply.Changes, files = true, append(files, folder)
+	}
+	return launcher.SendReply(channel, reply, files...)
 }
 
 // attachImage makes the image's tree readable at r.image.

@@ -145,9 +145,36 @@ func joinKept(channel *os.File, req *launcher.Request, r *launcher.Running) erro
 	for _, ns := range c.Own {
 		files = append(files, ns.File)
 	}
-	defer closeAll(files)
 	found := &launcher.Found{Running: true, Reference: r.Image, Remap: r.Remap, Unshare: r.Unshare}
-	return launcher.SendReply(channel, &launcher.Reply{Found: found}, files...)
+	reply := &launcher.Reply{Found: found}
+	if req.Save {
+		folder, err := openChanges(req, found)
+		if err != nil {
+			closeAll(files)
+			return err
+		}
+		reply.Changes, files = true, append(files, folder)
+	}
+	defer closeAll(files)
+	return launcher.SendReply(channel, reply, files...)
+}
+
+// openChanges opens the folder of a container that runs under its name, and
+// says of which image it was made.
+func openChanges(req *launcher.Request, found *launcher.Found) (*os.File, error) {
+	_, dir, err := keptFolder(req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := changes.In(dir).Get(req.Kept.Name)
+	if err != nil {
+		return nil, err
+	}
+	found.Reference, found.Digest = c.Reference, c.Digest.String()
+	if c.Digest.IsZero() {
+		found.Digest = ""
+	}
+	return os.Open(c.Dir())
 }
 
 // stepOf reads a name JOB.STEP; nil for any other.
@@ -170,6 +197,9 @@ func lookForStep(channel *os.File, req *launcher.Request, step *launcher.Label, 
 	}
 	if step.Job != req.Job.ID {
 		return userError(fmt.Sprintf("container %s is not of this job, %s", req.Kept.Name, req.Job.ID), "join it by berth exec "+req.Kept.Name+" -- COMMAND")
+	}
+	if req.Save {
+		return userError("save container "+req.Kept.Name+": it belongs to its step, which alone can save it", "give --container-save to that step")
 	}
 	all, err := launcher.FindRunning()
 	if err != nil {

@@ -17,19 +17,20 @@ import (
 // A rootfs is the assembled tree of one container: the image below, a layer
 // of mount points (and of changes, if writable) above.
 type rootfs struct {
-	work    string            // tmpfs of this container
-	image   string            // the image's tree
-	tree    string            // what the container's root shows before anything is mounted in it
-	path    string            // the container's root
-	changes string            // folder that keeps changes; "" for none
-	scratch string            // the same, if it goes with the container
-	kept    *kept             // whose changes these are; nil for none
-	folder  string            // what image shows, if that is a folder
-	points  []point           // what the layer of mount points has
-	copies  []string          // files that are copies of the node's in that layer
-	notes   []string          // for the user
-	sources []launcher.Source // of what is mounted
-	volumes []volume          // folders of the image that are to be writable
+	work     string            // tmpfs of this container
+	image    string            // the image's tree
+	tree     string            // what the container's root shows before anything is mounted in it
+	path     string            // the container's root
+	changes  string            // folder that keeps changes; "" for none
+	scratch  string            // the same, if it goes with the container
+	inMemory bool              // changes is in memory
+	kept     *kept             // whose changes these are; nil for none
+	folder   string            // what image shows, if that is a folder
+	points   []point           // what the layer of mount points has
+	copies   []string          // files that are copies of the node's in that layer
+	notes    []string          // for the user
+	sources  []launcher.Source // of what is mounted
+	volumes  []volume          // folders of the image that are to be writable
 	// appended is the config behind an image file, nil for none.
 	appended *imagefile.Config
 }

@@ -62,27 +62,49 @@ func (k *keptStep) try(ctx context.Context) (*container, error) {
 		return nil, err
 	}
 	if found.Running {
-		k.users.Close()
-		return &container{users: found.Users, Container: found.Container, joined: true, remap: found.Remap, notes: k.req.joinNotes()}, nil
+		return k.join(found)
 	}
 	asked := *k.req // what was found does not outlive this attempt
 	notes, err := asked.takeFound(found, k.view.job.Dir)
 	if err != nil {
 		return nil, err
 	}
-	c, err := k.make(ctx, &asked)
+	image, err := asked.image(k.set, func() (Image, error) { return k.wait(&asked) })
 	if err != nil {
 		return nil, err
 	}
-	return &container{users: k.users, Container: c, notes: append(notes, asked.notes(k.view.job)...)}, nil
+	c, err := k.make(ctx, &asked, image)
+	if err != nil {
+		return nil, err
+	}
+	saved, err := newSaved(&asked, k.view, c, image)
+	if err != nil {
+		return nil, err
+	}
+	return &container{users: k.users, Container: c, notes: append(notes, asked.notes(k.view.job)...), saved: saved}, nil
+}
+
+// join gives the tasks a container that runs. To save it takes the image below
+// its changes, too.
+func (k *keptStep) join(found *launcher.Found) (*container, error) {
+	c := &container{users: found.Users, Container: found.Container, joined: true, remap: found.Remap, notes: k.req.joinNotes()}
+	if k.req.Save != "" {
+		asked := *k.req
+		asked.Image, asked.Digest = found.Reference, found.Digest
+		image, err := asked.image(k.set, func() (Image, error) { return k.wait(&asked) })
+		if err == nil {
+			c.saved, err = newSaved(&asked, k.view, found.Container, image)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	k.users.Close()
+	return c, nil
 }
 
 // make makes or starts the container, whose image is decided.
-func (k *keptStep) make(ctx context.Context, asked *Request) (*launcher.Container, error) {
-	image, err := asked.image(k.set, func() (Image, error) { return k.wait(asked) })
-	if err != nil {
-		return nil, err
-	}
+func (k *keptStep) make(ctx context.Context, asked *Request, image Image) (*launcher.Container, error) {
 	if image != nil {
 		asked.Kept.Digest = image.Digest()
 	}

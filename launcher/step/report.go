@@ -28,7 +28,7 @@ type Report struct {
 func newReport(r *Request, set Settings) *Report {
 	return &Report{
 		Request: r, Asked: time.Now(),
-		Writable: orDefault(r.Writable, set.Writable || r.Kept != nil), Remap: orDefault(r.Remap, set.Remap),
+		Writable: r.writable(set), Remap: orDefault(r.Remap, set.Remap),
 	}
 }
 

@@ -43,6 +43,9 @@ type Request struct {
 	Version    string   // Slurm's
 	// Kept is the container's name, nil for none. With one, Image may be empty.
 	Kept *launcher.Kept
+	// Save is where the container is saved to when the tasks have ended, by a
+	// process of the user's; "" for nowhere. Only whether it is set counts here.
+	Save string
 }
 
 // imageIsFile tells a path on the node from a reference.
@@ -84,6 +87,7 @@ func parseRequest(m wire.Message) (*Request, error) {
 		Home: flag(m, "home", "1"), Writable: flag(m, "root", "writable"), Remap: flag(m, "remap", "1"),
 		Env: m.All("env"), Version: m.Get("slurm_version"),
 		Slurm: flag(m, "slurm", "1"), Entrypoint: flag(m, "entrypoint", "1"), Unpinned: m.Get("pin") == "no",
+		Save: m.Get("save"),
 	}
 	r.User.Groups = n.list("groups")
 	if m.Get("memory") != "" {
@@ -170,7 +174,8 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 	}
 	return &launcher.Request{
 		User:      r.User,
-		Writable:  orDefault(r.Writable, set.Writable || r.Kept != nil),
+		Writable:  r.writable(set),
+		Save:      r.Save != "",
 		RemapRoot: orDefault(r.Remap, set.Remap),
 		Scratch:   set.Scratch(r.Memory),
 		MountHome: orDefault(r.Home, set.MountHome),
@@ -179,6 +184,24 @@ func (r *Request) launcherRequest(v *view, set Settings) *launcher.Request {
 		Job: job, Devices: wish, Command: v.command, HostMPI: host, CheckMPI: set.CheckMPI,
 		Variables: slices.Concat(r.Variables, v.variables), HookTimeout: set.HookTimeout,
 		Unshare: r.Unshare, Label: r.label(), Kept: r.kept(set), Entrypoint: r.entrypoint(set),
+	}
+}
+
+// writable says whether the root file system is. What is kept, or saved, is
+// meant to be changed.
+func (r *Request) writable(set Settings) bool {
+	return orDefault(r.Writable, set.Writable || r.Kept != nil || r.Save != "")
+}
+
+// checkSave refuses to save several containers to one place.
+func (r *Request) checkSave() error {
+	if r.Save == "" || r.Nodes <= 1 {
+		return nil
+	}
+	return &fault.Error{
+		Op: "save the container", Blame: fault.User,
+		Err:    fmt.Errorf("the step has %d nodes, each with a container of its own", r.Nodes),
+		Remedy: "give --container-save to a step on one node: srun -N1",
 	}
 }
 

@@ -159,6 +159,9 @@ func Run(ctx context.Context, log logrus.FieldLogger, control *os.File, node Nod
 // namespaces, the container.
 func create(ctx context.Context, log logrus.FieldLogger, report *Report, tasks *tasks, node Node, set Settings) (*container, error) {
 	req := report.Request
+	if err := req.checkSave(); err != nil {
+		return nil, err
+	}
 	made := make(chan madeNamespaces, 1)
 	go func() {
 		users, err := node.UserNamespaces(ctx, req.Job, req.User)
@@ -190,7 +193,12 @@ func create(ctx context.Context, log logrus.FieldLogger, report *Report, tasks *
 	log.WithFields(logrus.Fields{
 		"image": fault.Clean(req.Image), "waited_s": seconds(report.Waited), "create_s": seconds(report.Created),
 	}).Info("container ready")
-	return &container{users: ns.users, Container: c, notes: req.notes(view.job)}, nil
+	saved, err := newSaved(req, view, c, image)
+	if err != nil {
+		ns.users.Close()
+		return nil, err
+	}
+	return &container{users: ns.users, Container: c, notes: req.notes(view.job), saved: saved}, nil
 }
 
 // image has wait get the step's image; it is nil for a file of the user's. On

@@ -20,6 +20,8 @@ type container struct {
 	notes []string // what its tasks should know
 	// joined says that it ran already, remap that its tasks appear as root.
 	joined, remap bool
+	// saved is nil unless the container is to be saved.
+	saved *saved
 }
 
 // A view is what local task 0 contributes: the mount namespace in which it
@@ -31,10 +33,22 @@ type view struct {
 	variables []string // of the task, as NAME=VALUE: those that tell of devices
 }
 
-// An answer is what every task gets.
+// An answer is what every task gets. One task, which saves the container, gets
+// more.
 type answer struct {
 	message wire.Message
 	files   []*os.File
+	saved   *saved
+}
+
+// to is the answer in full, for the task that saves or another one.
+func (a *answer) to(saves bool) (data []byte, files []*os.File, err error) {
+	message, files := a.message, a.files
+	if saves && a.saved != nil {
+		message, files = a.saved.add(message[:len(message):len(message)], files[:len(files):len(files)])
+	}
+	data, err = message.Encode()
+	return data, files, err
 }
 
 // tasks are the local tasks of the step that have asked so far.
@@ -183,7 +197,7 @@ func newAnswer(c *container, k kind, err error) *answer {
 	for _, n := range slices.Concat(c.Notes, c.notes) {
 		m = m.Add("note", n)
 	}
-	return &answer{message: m, files: files}
+	return &answer{message: m, files: files, saved: c.saved}
 }
 
 // flush answers whoever waits. The caller holds the lock.
@@ -191,10 +205,9 @@ func (t *tasks) flush() {
 	if t.answer == nil {
 		return
 	}
-	data, err := t.answer.message.Encode()
 	for _, reply := range t.queue {
-		if err == nil {
-			_ = launcher.SendPacket(reply, data, t.answer.files...)
+		if data, files, err := t.answer.to(reply == t.first); err == nil {
+			_ = launcher.SendPacket(reply, data, files...)
 		}
 		if reply != t.first {
 			reply.Close()
