@@ -1,11 +1,16 @@
 #include "check.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 __attribute__((format(printf, 2, 3))) static bool wrong(char *error, const char *format, ...) {
   va_list args;
@@ -316,6 +321,70 @@ bool check_name(const char *value, char error[CHECK_ERROR_SIZE]) {
                  value, NAME_LENGTH);
   if (value[len] == ':' && !is_mode(value + len + 1))
     return wrong(error, "--container-name=%s: the mode is auto, create, exec or no_exec", value);
+  return true;
+}
+
+static bool check_save_reference(const char *value, char *error) {
+  const char *reference = value + strlen("docker://");
+  size_t len = strlen(reference);
+  if (len == 0 || has_space(value) || reference[0] == '/' || strchr("/:@#", reference[len - 1]))
+    return wrong(error, "--container-save=%s: write docker://[REGISTRY/]NAME[:TAG]", value);
+  if (strstr(reference, "@sha256:") != NULL)
+    return wrong(error,
+                 "--container-save=%s: a digest is what a registry gives; write "
+                 "docker://[REGISTRY/]NAME[:TAG]",
+                 value);
+  return true;
+}
+
+bool check_save_is_reference(const char *value) {
+  return strncmp(value, "docker://", strlen("docker://")) == 0;
+}
+
+static bool names_folder(const char *value) {
+  struct stat st;
+  return ends_with(value, "/") || strcmp(value, ".") == 0 || strcmp(value, "..") == 0 ||
+         ends_with(value, "/.") || ends_with(value, "/..") ||
+         (value[0] == '/' && stat(value, &st) == 0 && S_ISDIR(st.st_mode));
+}
+
+bool check_save(const char *value, char error[CHECK_ERROR_SIZE]) {
+  if (value[0] == '\0')
+    return wrong(error, "--container-save: the path is empty");
+  if (has_control(value))
+    return wrong(error, "--container-save: the path has a control character");
+  if (check_save_is_reference(value))
+    return check_save_reference(value, error);
+  if (names_layers(value) || strstr(value, "://") != NULL)
+    return wrong(error, "--container-save=%s is neither a path nor docker://[REGISTRY/]NAME[:TAG]",
+                 value);
+  if (names_folder(value))
+    return wrong(error, "--container-save=%s is a folder; name a file in it", value);
+  return true;
+}
+
+/* The folder that path is in. */
+static void folder_of(const char *path, char folder[PATH_MAX]) {
+  const char *slash = strrchr(path, '/');
+  int len = slash == NULL ? 0 : (int)(slash - path);
+  if (slash == NULL)
+    snprintf(folder, PATH_MAX, ".");
+  else
+    snprintf(folder, PATH_MAX, "%.*s", len == 0 ? 1 : len, path);
+}
+
+bool check_save_target(const char *path, char error[CHECK_ERROR_SIZE]) {
+  char folder[PATH_MAX];
+  struct stat st;
+  if (check_save_is_reference(path))
+    return true;
+  if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+    return wrong(error, "--container-save=%s is %s; name a file", path,
+                 S_ISDIR(st.st_mode) ? "a folder" : "no regular file");
+  folder_of(path, folder);
+  if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) < 0)
+    return wrong(error, "--container-save=%s: no file can be made in %s on this node: %s", path,
+                 folder, strerror(errno));
   return true;
 }
 

@@ -39,6 +39,15 @@ bool check_unshare(const char *value, char error[CHECK_ERROR_SIZE]);
 /* NAME[:MODE], or JOB.STEP */
 bool check_name(const char *value, char error[CHECK_ERROR_SIZE]);
 
+/* PATH, or docker://[REGISTRY/]NAME[:TAG] */
+bool check_save(const char *value, char error[CHECK_ERROR_SIZE]);
+
+/* True for docker://… */
+bool check_save_is_reference(const char *value);
+
+/* Whether this process could make the file, now; on the node, as the user. */
+bool check_save_target(const char *path, char error[CHECK_ERROR_SIZE]);
+
 /* check_bool reads 1 true yes on, 0 false no off; -1 for anything else. */
 int check_bool(const char *value);
 

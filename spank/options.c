@@ -25,6 +25,7 @@ enum option_id {
   HOST_MPI,
   UNSHARE,
   NAME,
+  SAVE,
   ENTRYPOINT,
   NO_ENTRYPOINT,
   ENTRYPOINT_LOG,
@@ -89,6 +90,11 @@ static struct spank_option table[] = {
      "(it must not exist), exec (it must run), no_exec (do not join). JOB.STEP is the container of "
      "that step",
      1, NAME, callback},
+    {"container-save", "PATH|docker://REF",
+     "write what the container has become to this squashfs file, or push it to this registry, when "
+     "the tasks have ended; for steps on one node. The container is writable, unless "
+     "--container-readonly is given",
+     1, SAVE, callback},
     {"container-entrypoint", NULL,
      "run the image's entrypoint before the tasks, once per container, and give them its variables",
      0, ENTRYPOINT, callback},
@@ -144,6 +150,8 @@ static bool check(int val, const char *value, char *error) {
     return check_unshare(value, error);
   case NAME:
     return check_name(value, error);
+  case SAVE:
+    return check_save(value, error);
   default:
     return true;
   }
@@ -168,6 +176,7 @@ static char **slot(struct request *r, int val) {
       [HOST_MPI] = &r->host_mpi,
       [UNSHARE] = &r->unshare,
       [NAME] = &r->name,
+      [SAVE] = &r->save,
       [ENTRYPOINT] = &r->entrypoint,
       [NO_ENTRYPOINT] = &r->entrypoint,
       [ENTRYPOINT_LOG] = &r->entrypoint_log,
@@ -220,10 +229,10 @@ static void accumulate(char **slot, const char *list) {
 
 /* The option that contradicts a flag, or the option itself. */
 static int opposite(int val) {
-  static const int opposites[] = {IMAGE,    MOUNTS,   WORKDIR,       NO_HOME,    HOME,
-                                  WRITABLE, READONLY, NO_REMAP,      REMAP,      NO_SLURM,
-                                  SLURM,    PIN,      ENV,           DEVICE,     HOST_MPI,
-                                  UNSHARE,  NAME,     NO_ENTRYPOINT, ENTRYPOINT, ENTRYPOINT_LOG};
+  static const int opposites[] = {
+      IMAGE,    MOUNTS,  WORKDIR,  NO_HOME, HOME,          WRITABLE,   READONLY,
+      NO_REMAP, REMAP,   NO_SLURM, SLURM,   PIN,           ENV,        DEVICE,
+      HOST_MPI, UNSHARE, NAME,     SAVE,    NO_ENTRYPOINT, ENTRYPOINT, ENTRYPOINT_LOG};
   return opposites[val];
 }
 
@@ -358,7 +367,7 @@ static bool take_environment(char *error) {
          take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
          take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
          take_string(UNSHARE, "UNSHARE", error) && take_string(NAME, "NAME", error) &&
-         take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
+         take_string(SAVE, "SAVE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
          take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
          take_flag(SLURM, "SLURM", "1", "0", error) &&
          take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) &&
@@ -389,6 +398,8 @@ bool options_merge(bool in_job, struct request *r, char error[512]) {
     return false;
   if (in_job)
     request_import(&layers[CARRIED], "SLURM_BERTH_", own_variable, NULL);
+  if (in_job) /* that the batch script's container is saved is not asked for its steps */
+    layers[JOB].save = layers[CARRIED].save = NULL;
   memset(r, 0, sizeof(*r));
   for (int val = IMAGE; val < OPTION_COUNT; val++)
     for (int l = 0; l < LAYER_COUNT && *slot(r, val) == NULL; l++)

@@ -13,6 +13,7 @@
  * | task_init_privileged | forked task, one thread      | root                        | offer a socket (wait)        |
  * | task_init            | forked task, one thread      | user                        | wait, login, join (wait)     |
  * | task_post_fork       | slurmstepd, tasks are forked | root                        | close the control socket     |
+ * | task_exit            | slurmstepd, for each task    | root                        | count it (save)              |
  * | job_epilog           | a process of slurmd's        | root                        | berth node cleanup (prolog)  |
  *
  * init is not called in the processes of job_prolog and job_epilog.
@@ -41,6 +42,7 @@
 #include "options.h"
 #include "prolog.h"
 #include "request.h"
+#include "save.h"
 #include "submit.h"
 #include "wait.h"
 
@@ -123,6 +125,8 @@ EXPORT int slurm_spank_user_init(spank_t sp, int argc, char **argv) {
     failure_keep("this is for the cluster's admin", "%s", config_error);
   else
     control = helper_start(sp, config.create, &request);
+  if (request.save != NULL)
+    save_count();
   return 0;
 }
 
@@ -154,6 +158,16 @@ EXPORT int slurm_spank_task_post_fork(spank_t sp, int argc, char **argv) {
   (void)argc;
   (void)argv;
   close_control();
+  return 0;
+}
+
+/* Local task 0 waits for the others before the container is saved. */
+EXPORT int slurm_spank_task_exit(spank_t sp, int argc, char **argv) {
+  int task = -1;
+  (void)argc;
+  (void)argv;
+  if (request.save != NULL && spank_get_item(sp, S_TASK_ID, &task) == ESPANK_SUCCESS && task != 0)
+    save_ended();
   return 0;
 }
 

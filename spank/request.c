@@ -24,6 +24,7 @@ static const struct {
     {"HOST_MPI", offsetof(struct request, host_mpi)},
     {"UNSHARE", offsetof(struct request, unshare)},
     {"NAME", offsetof(struct request, name)},
+    {"SAVE", offsetof(struct request, save)},
     {"ENTRYPOINT", offsetof(struct request, entrypoint)},
     {"ENTRYPOINT_LOG", offsetof(struct request, entrypoint_log)},
     {"TASK_PROLOG", offsetof(struct request, task_prolog)},
@@ -115,6 +116,7 @@ void request_encode(const struct request *r, struct wire_writer *w) {
   encode_one(w, "slurm", r->slurm);
   encode_one(w, "host_mpi", r->host_mpi);
   encode_one(w, "name", r->name);
+  encode_one(w, "save", r->save);
   encode_one(w, "entrypoint", r->entrypoint);
   encode_names(w, "env", r->env);
   encode_names(w, "device", r->device);

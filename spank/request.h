@@ -32,6 +32,7 @@ struct request {
   char *device;         /* DEVICE[,DEVICE] */
   char *unshare;        /* net, ipc, uts: NS[,NS] */
   char *name;           /* of the container: NAME[:MODE] */
+  char *save;           /* PATH or docker://…: what the container has become goes there */
   char *entrypoint;     /* "0" or "1": run the image's before the tasks */
   char *entrypoint_log; /* "0" or "1" */
   char *task_prolog;    /* of srun --task-prolog; an absolute path */

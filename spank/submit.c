@@ -1,5 +1,6 @@
 #include "submit.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,6 +115,35 @@ static void repair_transport(spank_t sp, const char *option, const char *value) 
   set_control(sp, option, value);
 }
 
+/*
+ * The request to save is for one container: sbatch's is that of the batch
+ * script, not those of its steps, and salloc, which has none, hands it on to
+ * the steps that are started in it. false with a line in error.
+ */
+static bool place_save(bool is_srun, struct request *r, char *error) {
+  struct cmdline c;
+  if (r->save == NULL)
+    return true;
+  cmdline_read(&c);
+  bool components = cmdline_has(&c, ":");
+  cmdline_free(&c);
+  if (components) {
+    snprintf(error, CHECK_ERROR_SIZE,
+             "--container-save is for one component of a step; start it by its own srun "
+             "--het-group=N");
+    return false;
+  }
+  if (is_srun)
+    return true;
+  unsetenv("BERTH_CONTAINER_SAVE");
+  unsetenv("PYXIS_CONTAINER_SAVE");
+  if (strcmp(program_invocation_short_name, "salloc") == 0) {
+    setenv("BERTH_CONTAINER_SAVE", r->save, 1);
+    r->save = NULL;
+  }
+  return true;
+}
+
 void submit_request(spank_t sp, const struct config *config, const char *config_error) {
   char error[512];
   struct request r;
@@ -131,6 +161,8 @@ void submit_request(spank_t sp, const struct config *config, const char *config_
       refuse(config_error);
     if (r.image != NULL)
       pin(config, in_job, &r);
+    if (!place_save(is_srun, &r, error))
+      refuse(error);
     if (is_srun)
       find_files(&r);
   }

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "command.h"
 #include "commands.h"
 #include "devices.h"
@@ -20,6 +21,7 @@
 #include "join.h"
 #include "login.h"
 #include "pytorch.h"
+#include "save.h"
 
 #define REMEDY_ADMIN "this is for the cluster's admin: slurmd's log on this node says more"
 #define REMEDY_RETRY "submit the job again; if it happens again, tell the cluster's admin"
@@ -27,7 +29,7 @@
 #define GONE "the container helper ended before the container was ready"
 #define NONSENSE "the container helper gave an answer that makes no sense"
 
-enum { FD_MAX = 4 + JOIN_OWN_MAX, PATH_SIZE = 4096 };
+enum { FD_MAX = 4 + JOIN_OWN_MAX + SAVE_FDS_MAX, PATH_SIZE = 4096 };
 
 /* Our end of the socket to the helper; one per task process. */
 static int reply = -1;
@@ -321,21 +323,33 @@ static const char *variable(void *context, size_t number) {
 }
 
 /*
- * Takes the namespaces of the container's own, whose descriptors begin at
- * next, in the order of their records. Returns false if these are not as many.
+ * Takes the namespaces of the container's own, whose descriptors are those from
+ * next to end, in the order of their records. Returns false if these are not as
+ * many.
  */
-static bool take_own(const struct answer *a, int next, struct join_namespaces *ns) {
+static bool take_own(const struct answer *a, int next, int end, struct join_namespaces *ns) {
   struct wire_reader reader;
   struct wire_record rec;
   wire_read(&reader, a->data, a->len);
   while (wire_next(&reader, &rec)) {
     if (!wire_key_is(&rec, "unshare"))
       continue;
-    if (next >= a->fd_count || ns->own_count == JOIN_OWN_MAX)
+    if (next >= end || ns->own_count == JOIN_OWN_MAX)
       return false;
     ns->own[ns->own_count++] = (struct join_own){a->fds[next++], join_type(rec.value)};
   }
-  return next == a->fd_count;
+  return next == end;
+}
+
+/* How many descriptors are for saving the container: the last ones. */
+static int count_saved(const struct answer *a) {
+  struct wire_reader reader;
+  struct wire_record rec;
+  int count = 0;
+  wire_read(&reader, a->data, a->len);
+  while (wire_next(&reader, &rec))
+    count += wire_key_is(&rec, "saved");
+  return count;
 }
 
 /* In steps of srun alone: a batch script is no rank. */
@@ -377,9 +391,10 @@ static int enter(spank_t sp, const struct request *r, const struct answer *a,
                                  .keep_count = r->env == NULL ? 0 : 1};
   struct join_namespaces ns = {
       .user = a->fds[0], .mnt = a->fds[1], .user2 = remap ? -1 : a->fds[2]};
-  if (!take_own(a, expected, &ns)) {
-    snprintf(err->text, sizeof(err->text), "the container helper sent %d descriptors, not %d",
-             a->fd_count, expected + (int)ns.own_count);
+  int end = a->fd_count - count_saved(a);
+  if (!take_own(a, expected, end, &ns)) {
+    snprintf(err->text, sizeof(err->text), "the container helper sent %d descriptors, not %d", end,
+             expected + (int)ns.own_count);
     err->remedy = NULL;
     return -1;
   }
@@ -406,14 +421,50 @@ static void serve_commands(spank_t sp, const char *program, char name[COMMANDS_N
     failure_keep(REMEDY_ADMIN, "cannot start %s: %s", program, strerror(errno));
 }
 
+/* The path may be wrong on this node alone. No task starts for nothing. */
+static void check_save_path(const struct request *r) {
+  char why[CHECK_ERROR_SIZE];
+  if (r->save != NULL && !failure_kept() && !check_save_target(r->save, why))
+    failure_keep("name a file in a folder of yours that the node has", "%s", why);
+}
+
+/*
+ * Local task 0 of a step that is to be saved goes on as a child of the process
+ * that saves it.
+ */
+static void split(spank_t sp, const struct request *r, const struct config *config,
+                  const struct answer *a) {
+  uint32_t tasks = 0, step = 0;
+  struct save s = {.berth = config->berth, .target = r->save, .mount = a->fds[1]};
+  spank_get_item(sp, S_JOB_LOCAL_TASK_COUNT, &tasks);
+  spank_get_item(sp, S_JOB_STEPID, &step);
+  spank_get_item(sp, S_JOB_ENV, &s.env);
+  s.tasks = (int)tasks;
+  s.batch = step == SLURM_BATCH_SCRIPT;
+  s.said = (struct save_said){a->data, a->len};
+  s.fd_count = count_saved(a);
+  if (s.fd_count <= SAVE_FDS_MAX && s.fd_count <= a->fd_count)
+    memcpy(s.fds, a->fds + a->fd_count - s.fd_count, sizeof(int) * (size_t)s.fd_count);
+  else
+    failure_keep(REMEDY_ADMIN, NONSENSE);
+  char pid[16];
+  if (failure_kept() || !save_split(&s))
+    return;
+  snprintf(pid, sizeof(pid), "%d", (int)getpid());
+  spank_setenv(sp, "SLURM_TASK_PID", pid, 1);
+}
+
 void wait_join(spank_t sp, const struct request *r, const struct config *config) {
   static struct answer a;
   struct join_error err;
   char name[COMMANDS_NAME_SIZE] = "";
+  check_save_path(r);
   if (!failure_kept() && local_task(sp) == 0)
     tell_needs(sp, r);
   if (!failure_kept())
     await(sp, config->berth, &a);
+  if (!failure_kept() && r->save != NULL && local_task(sp) == 0)
+    split(sp, r, config, &a);
   bool slurm = !failure_kept() && strcmp(get(&a, "slurm"), "1") == 0;
   if (slurm)
     serve_commands(sp, config->commands, name);
@@ -423,6 +474,8 @@ void wait_join(spank_t sp, const struct request *r, const struct config *config)
     failure_keep(REMEDY_ADMIN, "cannot set the variables for Slurm's commands");
   if (failure_kept())
     failure_end();
+  if (r->save != NULL)
+    save_joined();
   if (local_task(sp) == 0)
     explain(sp, r, &a);
   for (int i = 0; i < a.fd_count; i++)

@@ -37,6 +37,7 @@ type cli struct {
 	Logout     logoutCmd     `cmd:"" help:"Forget a login."`
 	Credential credentialCmd `cmd:"" hidden:"" help:"Answer which login is for an image. Only Berth starts it."`
 	Task       taskCmd       `cmd:"" hidden:"" help:"Run a task of a job in the job's container. Only PBS's hook starts it."`
+	SaveStep   saveStepCmd   `cmd:"" name:"save-step" hidden:"" help:"Save the container of a step when its tasks have ended. Only the Slurm plugin starts it."`
 	Ps         psCmd         `cmd:"" name:"ps" help:"List the containers that run on this machine: yours, or those of all jobs (root)."`
 	Record     recordCmd     `cmd:"" help:"Show what became of a job's containers on this node."`
 	Logs       logsCmd       `cmd:"" help:"Show what Berth said for a job on this node."`

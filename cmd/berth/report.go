@@ -15,9 +15,12 @@ import (
 // status. This is the only place that decides on either.
 func report(stderr io.Writer, err error) int {
 	var sig interrupted
+	var status ended
 	switch {
 	case err == nil || errors.Is(err, errHelp):
 		return 0
+	case errors.As(err, &status):
+		return int(status)
 	case errors.As(err, &sig):
 		fmt.Fprintf(stderr, "berth: %v\n", sig)
 		return 128 + int(sig.Signal)

@@ -37,6 +37,7 @@ var optionForms = []optionForm{
 	{name: "no-container-slurm", other: "--container-slurm", asks: "slurm=0"},
 	{name: "container-host-mpi", variable: "HOST_MPI", asks: "host_mpi=1"},
 	{name: "container-name", value: "x", other: "y", bad: "x:maybe", variable: "NAME", asks: "name=x"},
+	{name: "container-save", value: "./a.sqsh", other: "docker://r.example/b:1", bad: "a/", variable: "SAVE", asks: "save=./a.sqsh"},
 	{name: "container-entrypoint", other: "--no-container-entrypoint", variable: "ENTRYPOINT", asks: "entrypoint=1"},
 	{name: "no-container-entrypoint", other: "--container-entrypoint", asks: "entrypoint=0"},
 	{name: "container-entrypoint-log", variable: "ENTRYPOINT_LOG", asks: "image=a"},

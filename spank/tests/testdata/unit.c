@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -341,6 +342,53 @@ static void test_check_rest(void) {
   const char *digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
   EXPECT(check_digest(digest) && !check_digest(digest + 1) && !check_digest(""));
   EXPECT(!check_digest("sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef"));
+}
+
+static void test_check_save(void) {
+  static const char *const good[] = {"a.sqsh", "./a", "/no/such/a.sqsh", "docker://a",
+                                     "docker://h:5000/a/b:1"};
+  static const char *const bad[] = {"",
+                                    "a/",
+                                    "/",
+                                    "/tmp",
+                                    ".",
+                                    "..",
+                                    "a/..",
+                                    "a\n",
+                                    "docker://",
+                                    "docker://a:",
+                                    "docker:///a",
+                                    "docker://a b",
+                                    "oci:x",
+                                    "https://a/b",
+                                    "docker-archive:x",
+                                    "docker://a@sha256:0"};
+  char error[CHECK_ERROR_SIZE], folder[] = "/tmp/save-XXXXXX", path[64];
+  for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
+    EXPECT(check_save(good[i], error));
+  for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+    EXPECT(!check_save(bad[i], error));
+  EXPECT(mkdtemp(folder) != NULL);
+  snprintf(path, sizeof(path), "%s/a", folder);
+  EXPECT(check_save_target(path, error) && check_save_target("docker://a", error));
+  EXPECT(!check_save_target(folder, error) && !check_save_target("/dev/null", error));
+  EXPECT(!check_save_target("/no/such/a", error) && strstr(error, "/no/such on this node") != NULL);
+  EXPECT(mkdir(path, 0700) == 0 && !check_save_target(path, error));
+  EXPECT(rmdir(path) == 0 && rmdir(folder) == 0);
+}
+
+/* What the batch script's container is saved to is not asked for its steps. */
+static void test_options_save(void) {
+  struct request r;
+  char error[512];
+  EXPECT(use("container-image", "a", 0) == 0 && use("container-save", "x", 1) == 0);
+  EXPECT(options_merge(false, &r, error));
+  EXPECT_TEXT(r.save, "x");
+  setenv("SLURM_BERTH_SAVE", "y", 1);
+  EXPECT(options_merge(true, &r, error));
+  EXPECT_TEXT(r.save, NULL);
+  EXPECT(use("container-save", "z", 0) == 0 && options_merge(true, &r, error));
+  EXPECT_TEXT(r.save, "z");
 }
 
 static void test_config(void) {
@@ -690,6 +738,8 @@ static const struct {
     {"check-references", test_check_references},
     {"check-mounts", test_check_mounts},
     {"check-rest", test_check_rest},
+    {"check-save", test_check_save},
+    {"options-save", test_options_save},
     {"config", test_config},
     {"request", test_request},
     {"options-repeated", test_options_repeated},
