@@ -73,9 +73,6 @@ func TestCommandsAreMarked(t *testing.T) {
 	}
 }
 
-// notThere are options that documents name to say that Berth does not have them.
-var notThere = map[string]bool{"--container-save": true}
-
 // checkOptions compares the options of containers that documents name, anywhere,
 // with those that the plugin offers.
 func checkOptions(t *testing.T, help string) {
@@ -84,7 +81,7 @@ func checkOptions(t *testing.T, help string) {
 	for _, d := range documents(t) {
 		check := func(line int, text string) {
 			for _, name := range option.FindAllString(text, -1) {
-				if !regexp.MustCompile(name+`\b[^-]`).MatchString(help) && !notThere[name] {
+				if !regexp.MustCompile(name + `\b[^-]`).MatchString(help) {
 					t.Errorf("%s:%d: srun has no option %s", d.Name, line, name)
 				}
 			}
