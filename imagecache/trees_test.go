@@ -199,7 +199,7 @@ func TestConvertersAgree(t *testing.T) {
 
 // largeImages take longer than the rest of the tests together; they are
 // converted where something else has built them.
-var largeImages = []string{"science"}
+var largeImages = []string{"science", "jupyter"}
 
 // TestConvertersAgreeOnImages has all images of the other tests.
 func TestConvertersAgreeOnImages(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/berth-hpc/berth/testdata/deploy"
 )
@@ -37,7 +38,9 @@ func TestDocuments(t *testing.T) {
 			site.MustRun(t.Context(), "ctl", "alice", "sh", "-c", "find ~ -mindepth 1 -maxdepth 1 ! -name .cache -exec rm -rf {} +")
 			s := &session{Cluster: site, t: t, doc: d}
 			for _, b := range run {
+				begin := time.Now()
 				s.block(b)
+				t.Logf("%s:%d: %.1f s", d.Name, b.Line, time.Since(begin).Seconds())
 			}
 			site.MustRun(t.Context(), "ctl", "root", "scancel", "-u", "alice")
 			site.With(t).WaitIdle()

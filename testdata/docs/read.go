@@ -97,16 +97,16 @@ func (r *reader) node(n ast.Node) error {
 	case *ast.HTMLBlock:
 		return r.comment(n)
 	case *ast.FencedCodeBlock:
-		r.block(n, string(n.Language(r.source)))
+		return r.block(n, string(n.Language(r.source)))
 	case *ast.CodeBlock:
-		r.block(n, "")
+		return r.block(n, "")
 	case *ast.CodeSpan:
 		r.span(n)
 	}
 	return nil
 }
 
-func (r *reader) block(n ast.Node, language string) {
+func (r *reader) block(n ast.Node, language string) error {
 	b := r.next
 	b.Language, b.Text, b.Line = language, string(n.Lines().Value(r.source)), 1
 	if n.Lines().Len() > 0 {
@@ -114,6 +114,10 @@ func (r *reader) block(n ast.Node, language string) {
 	}
 	r.Blocks = append(r.Blocks, b)
 	r.reset()
+	if b.Setup != nil && language != "console" {
+		return fmt.Errorf("%s:%d: nothing is set up for a block that is not run", r.Name, b.Line)
+	}
+	return nil
 }
 
 func (r *reader) span(n *ast.CodeSpan) {

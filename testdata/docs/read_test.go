@@ -50,6 +50,7 @@ func TestReadRefuses(t *testing.T) {
 		"<!-- test: nonsense -->":              "know no comment",
 		"<!-- test: not run -->\n```\nx\n```":  "know no comment",
 		"<!-- test: setup\nmkdir x\n-->":       "before the first prompt",
+		"<!-- test: setup\n$ x\n-->\n```\n```": "nothing is set up",
 		"<!-- test: exit soon -->\n```\n```\n": "invalid syntax",
 	} {
 		if _, err := read("x.md", []byte(comment)); err == nil || !strings.Contains(err.Error(), want) {

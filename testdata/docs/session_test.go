@@ -14,8 +14,9 @@ import (
 // anyJob is the number that documents give to whichever job was submitted last.
 const anyJob = "4711"
 
-// busy is what srun says on its way where nodes are not free at once.
-var busy = regexp.MustCompile(`(?m)^srun: job \d+ (queued and waiting for|has been allocated) resources\n`)
+// busy is what is said on the way where things take longer: by srun, when nodes
+// are not free at once, by Berth, when an image comes.
+var busy = regexp.MustCompile(`(?m)^(srun: job \d+ (queued and waiting for|has been allocated) resources|berth: (asking the registry for|waiting for|waiting: another job|getting|converting|storing|preparing) .*|berth: \S+: (asking|waiting|pulling|unpacking|compressing|pushing|saving|storing) .*)\n`)
 
 // separator comes before and after what a command printed.
 const separator = "\x1e"

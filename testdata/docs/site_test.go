@@ -9,7 +9,8 @@ import (
 )
 
 // host is the site's registry. Under the names of public registries it has
-// test images in place of the images that documents name.
+// test images in place of the images that documents name. On port 5000 is
+// another one, for alice with the password secret.
 const host = "registry.example.org"
 
 // stands says which test image stands for which that documents name: below the
@@ -17,6 +18,11 @@ const host = "registry.example.org"
 var stands = map[string]string{
 	"quay.io/biocontainers/samtools:1.20":             "bio",
 	"quay.io/biocontainers/samtools:1.17--h00cdaf9_0": "bio",
+	"quay.io/biocontainers/bwa:0.7.18":                "bio",
+	"quay.io/jupyter/scipy-notebook:2024-05-27":       "jupyter",
+	"docker.io/pytorch/pytorch:2.3.0":                 "torch",
+	"hpc/openmpi:4.1":                                 "mpi",
+	"hpc/mpich:4.0":                                   "mpich",
 	"docker.io/library/debian:12":                     "base",
 	"flow/nextflow:24":                                "tiny",
 	"me/tool:1":                                       "bio",
@@ -26,6 +32,8 @@ const settings = `
 [container]
 mounts = ["/shared", "/db:ro"]
 [registry."` + host + `"]
+insecure = true
+[registry."` + host + `:5000"]
 insecure = true
 [registry."quay.io"]
 mirrors = ["` + host + `/quay.io"]
@@ -45,19 +53,27 @@ func newSite(t *testing.T) *cluster.Cluster {
 	data := images.DataDir(t)
 	c := deploy.Up(t, deploy.Options{
 		Config:  settings,
-		Cluster: cluster.Options{Nodes: 2, Conf: conf, ReadOnlyBind: []string{data + "/db:/db", data + "/reads:/reads"}},
+		Cluster: cluster.Options{Nodes: 2, Conf: conf, Bind: []string{t.TempDir() + ":/lustre"}, ReadOnlyBind: []string{data + "/db:/db", data + "/reads:/reads"}},
 	})
 	for _, machine := range []string{"ctl", "n1", "n2"} {
-		c.MustRun(t.Context(), machine, "root", "sh", "-c", "echo 10.97.0.1 "+host+" >>/etc/hosts; mkdir /data /scratch /softs /lustre")
+		c.MustRun(t.Context(), machine, "root", "sh", "-c", "echo 10.97.0.1 "+host+" >>/etc/hosts; mkdir /data /scratch /softs")
 	}
-	c.Spawn("registry", cluster.Command{Machine: "ctl", Args: []string{
-		"test-registry", "--listen", "10.97.0.1:80", "--dir", "/var/lib/registry", "--log", "/var/log/registry.log", "--ready-file", "/run/registry.ready",
-	}})
-	c.MustRun(t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -s /run/registry.ready ]; do sleep 0.05; done")
+	serve(t, c, "open", "10.97.0.1:80")
+	c.MustRun(t.Context(), "ctl", "root", "sh", "-c", "echo alice:secret >/etc/registry-users")
+	serve(t, c, "closed", "10.97.0.1:5000", "--users-file", "/etc/registry-users")
 	push := []string{"test-images", "push", "--registry", "10.97.0.1:80"}
 	for name, image := range stands {
 		push = append(push, image+"="+name)
 	}
 	c.MustRun(t.Context(), "ctl", "root", push...)
 	return c
+}
+
+// serve starts a registry on the submit host.
+func serve(t *testing.T, c *cluster.Cluster, name, address string, more ...string) {
+	t.Helper()
+	c.Spawn(name, cluster.Command{Machine: "ctl", Args: append([]string{
+		"test-registry", "--listen", address, "--dir", "/var/lib/" + name, "--log", "/var/log/" + name, "--ready-file", "/run/" + name,
+	}, more...)})
+	c.MustRun(t.Context(), "ctl", "root", "timeout", "20", "sh", "-c", "until [ -s /run/"+name+" ]; do sleep 0.05; done")
 }

@@ -82,6 +82,11 @@ func recipes() []Recipe {
 			},
 			Config: config("", "python3"),
 		},
+		{Name: "jupyter", Parent: "base", Packages: []string{"jupyter-notebook"}, Config: config("", "jupyter-notebook")},
+		{
+			// What Berth knows PyTorch's images by; PyTorch is not in it.
+			Name: "torch", Parent: "base", Script: "true", Config: config("", "bash", "PYTORCH_VERSION=2.3.0"),
+		},
 		{
 			// A machine of a cluster (testdata/cluster, --root), for tests that install packages.
 			Name: "node", Parent: "base",
