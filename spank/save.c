@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "failure.h"
-#include "wire.h"
+#include "packet.h"
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
@@ -73,25 +73,10 @@ static void write_message(const struct save *s, pid_t task, struct wire_writer *
   }
 }
 
-static int send_message(const struct save *s, int socket, struct wire_writer *w) {
-  union {
-    struct cmsghdr header;
-    char buf[CMSG_SPACE(sizeof(int) * (SAVE_FDS_MAX + 2))];
-  } control;
+static int send_message(const struct save *s, int socket, const struct wire_writer *w) {
   int fds[SAVE_FDS_MAX + 2] = {s->mount, counter};
-  size_t size = sizeof(int) * (size_t)(s->fd_count + 2);
-  struct iovec data = {.iov_base = w->buf, .iov_len = w->len};
-  struct msghdr msg = {.msg_iov = &data, .msg_iovlen = 1};
   memcpy(fds + 2, s->fds, sizeof(int) * (size_t)s->fd_count);
-  memset(&control, 0, sizeof(control));
-  msg.msg_control = control.buf;
-  msg.msg_controllen = CMSG_SPACE(size);
-  struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(size);
-  memcpy(CMSG_DATA(c), fds, size);
-  return sendmsg(socket, &msg, MSG_NOSIGNAL) < 0 ? -1 : 0;
+  return packet_send(socket, w, fds, s->fd_count + 2);
 }
 
 /*

@@ -20,6 +20,7 @@
 #include "failure.h"
 #include "join.h"
 #include "login.h"
+#include "packet.h"
 #include "pytorch.h"
 #include "save.h"
 
@@ -48,28 +49,6 @@ static int local_task(spank_t sp) {
   return id;
 }
 
-static int send_with_fds(int socket, struct wire_writer *w, const int *fds, int count) {
-  union {
-    struct cmsghdr header;
-    char buf[CMSG_SPACE(sizeof(int) * FD_MAX)];
-  } control;
-  struct iovec data = {.iov_base = w->buf, .iov_len = w->len};
-  struct msghdr msg = {.msg_iov = &data, .msg_iovlen = 1};
-  memset(&control, 0, sizeof(control));
-  msg.msg_control = control.buf;
-  msg.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count);
-  struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count);
-  memcpy(CMSG_DATA(c), fds, sizeof(int) * (size_t)count);
-  ssize_t n;
-  do
-    n = sendmsg(socket, &msg, MSG_NOSIGNAL);
-  while (n < 0 && errno == EINTR);
-  return n < 0 ? -1 : 0;
-}
-
 /* Local task 0 also hands over its mount namespace: the job's view of the node. */
 static int offer(int control, int task, int theirs) {
   char buf[64];
@@ -83,7 +62,7 @@ static int offer(int control, int task, int theirs) {
     if (fds[1] < 0)
       return -1;
   }
-  int rc = send_with_fds(control, &w, fds, count);
+  int rc = packet_send(control, &w, fds, count);
   int why = errno;
   if (fds[1] >= 0)
     close(fds[1]);
