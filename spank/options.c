@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,108 +8,112 @@
 #include "check.h"
 #include "cmdline.h"
 
-enum option_id {
-  IMAGE,
-  MOUNTS,
-  WORKDIR,
-  HOME,
-  NO_HOME,
-  READONLY,
-  WRITABLE,
-  REMAP,
-  NO_REMAP,
-  SLURM,
-  NO_SLURM,
-  PIN,
-  ENV,
-  DEVICE,
-  HOST_MPI,
-  UNSHARE,
-  NAME,
-  SAVE,
-  ENTRYPOINT,
-  NO_ENTRYPOINT,
-  ENTRYPOINT_LOG,
-  OPTION_COUNT,
-};
-
 enum layer { COMMAND_LINE, JOB, ENVIRONMENT, CARRIED, LAYER_COUNT };
 
 static struct request layers[LAYER_COUNT];
 
-static int callback(int val, const char *optarg, int remote);
+/*
+ * An option. Two that set one field, such as --container-readonly and
+ * --container-writable, contradict each other.
+ */
+struct option {
+  char *name;
+  char *arg; /* what its argument is called; NULL: it has none */
+  char *help;
+  size_t field;         /* of struct request */
+  const char *value;    /* what it sets, without an argument */
+  const char *variable; /* BERTH_CONTAINER_… stands for it; NULL: the opposite's does */
+  bool (*check)(const char *value, char error[CHECK_ERROR_SIZE]);
+  bool list; /* NAME[,NAME]: all uses count */
+};
 
-static struct spank_option table[] = {
+#define FIELD(name) .field = offsetof(struct request, name)
+
+/* clang-format off */
+static const struct option options[] = {
     {"container-image", "REF|PATH",
      "run in this container image: [USER@][REGISTRY/]NAME[:TAG|@DIGEST], or a path on the node "
      "that begins with . or /",
-     1, IMAGE, callback},
+     FIELD(image), .variable = "IMAGE", .check = check_image},
     {"container-mounts", "SRC:DST[:FLAGS][,...]",
      "also show these paths in the container; may be repeated. SRC alone means SRC:SRC; FLAGS are "
      "joined by +, such as ro+nosuid; tmpfs:DST and umount:DST work too",
-     1, MOUNTS, callback},
-    {"container-workdir", "PATH", "start in this folder of the container (default: the image's)", 1,
-     WORKDIR, callback},
-    {"container-mount-home", NULL, "show the home folder in the container", 0, HOME, callback},
-    {"no-container-mount-home", NULL, "do not show the home folder in the container", 0, NO_HOME,
-     callback},
-    {"container-readonly", NULL, "make the container's root file system read-only", 0, READONLY,
-     callback},
-    {"container-writable", NULL, "make the container's root file system writable", 0, WRITABLE,
-     callback},
-    {"container-remap-root", NULL, "appear as root in the container", 0, REMAP, callback},
-    {"no-container-remap-root", NULL, "do not appear as root in the container", 0, NO_REMAP,
-     callback},
+     FIELD(mounts), .variable = "MOUNTS", .check = check_mounts, .list = true},
+    {"container-workdir", "PATH", "start in this folder of the container (default: the image's)",
+     FIELD(workdir), .variable = "WORKDIR", .check = check_workdir},
+    {"container-mount-home", NULL, "show the home folder in the container",
+     FIELD(home), .value = "1", .variable = "MOUNT_HOME"},
+    {"no-container-mount-home", NULL, "do not show the home folder in the container",
+     FIELD(home), .value = "0"},
+    {"container-readonly", NULL, "make the container's root file system read-only",
+     FIELD(root), .value = "readonly", .variable = "READONLY"},
+    {"container-writable", NULL, "make the container's root file system writable",
+     FIELD(root), .value = "writable", .variable = "WRITABLE"},
+    {"container-remap-root", NULL, "appear as root in the container",
+     FIELD(remap), .value = "1", .variable = "REMAP_ROOT"},
+    {"no-container-remap-root", NULL, "do not appear as root in the container",
+     FIELD(remap), .value = "0"},
     {"container-slurm", NULL,
-     "make srun, squeue, scancel and others of Slurm's commands work in the container", 0, SLURM,
-     callback},
-    {"no-container-slurm", NULL, "do not make Slurm's commands work in the container", 0, NO_SLURM,
-     callback},
+     "make srun, squeue, scancel and others of Slurm's commands work in the container",
+     FIELD(slurm), .value = "1", .variable = "SLURM"},
+    {"no-container-slurm", NULL, "do not make Slurm's commands work in the container",
+     FIELD(slurm), .value = "0"},
     {"container-pin", "yes|no|require",
      "turn the image's tag into a digest when the job is submitted: yes (the default), require "
      "(refuse the job if the registry does not answer), or no (each node takes what the tag means "
      "to it)",
-     1, PIN, callback},
+     FIELD(pin), .variable = "PIN", .check = check_pin},
     {"container-env", "NAME[,NAME]",
-     "keep the job's value of these variables although the image sets them; may be repeated", 1,
-     ENV, callback},
+     "keep the job's value of these variables although the image sets them; may be repeated",
+     FIELD(env), .variable = "ENV", .check = check_env, .list = true},
     {"container-device", "DEVICE[,DEVICE]",
      "give the container these devices, as berth devices lists them on the node: "
      "vendor/class=name, vendor/class=all, or a path below /dev; may be repeated",
-     1, DEVICE, callback},
+     FIELD(device), .variable = "DEVICE", .check = check_device, .list = true},
     {"container-host-mpi", NULL,
-     "use the node's MPI in place of the image's, as the site has set it up", 0, HOST_MPI,
-     callback},
+     "use the node's MPI in place of the image's, as the site has set it up",
+     FIELD(host_mpi), .value = "1", .variable = "HOST_MPI"},
     {"container-unshare", "NS[,NS]",
      "give the container namespaces of its own: net (a network with nothing but a loopback), ipc, "
      "uts (a host name)",
-     1, UNSHARE, callback},
+     FIELD(unshare), .variable = "UNSHARE", .check = check_unshare, .list = true},
     {"container-name", "NAME[:MODE]",
      "keep what is changed in the container under this name, and go on with it later on the same "
      "node. MODE: auto (the default: join it if it runs in this job, else start or make it), "
-     "create "
-     "(it must not exist), exec (it must run), no_exec (do not join). JOB.STEP is the container of "
-     "that step",
-     1, NAME, callback},
+     "create (it must not exist), exec (it must run), no_exec (do not join). JOB.STEP is the "
+     "container of that step",
+     FIELD(name), .variable = "NAME", .check = check_name},
     {"container-save", "PATH|docker://REF",
      "write what the container has become to this squashfs file, or push it to this registry, when "
      "the tasks have ended; for steps on one node. The container is writable, unless "
      "--container-readonly is given",
-     1, SAVE, callback},
+     FIELD(save), .variable = "SAVE", .check = check_save},
     {"container-entrypoint", NULL,
      "run the image's entrypoint before the tasks, once per container, and give them its variables",
-     0, ENTRYPOINT, callback},
-    {"no-container-entrypoint", NULL, "do not run the image's entrypoint", 0, NO_ENTRYPOINT,
-     callback},
-    {"container-entrypoint-log", NULL, "show what the image's entrypoint prints", 0, ENTRYPOINT_LOG,
-     callback},
-    SPANK_OPTIONS_TABLE_END,
+     FIELD(entrypoint), .value = "1", .variable = "ENTRYPOINT"},
+    {"no-container-entrypoint", NULL, "do not run the image's entrypoint",
+     FIELD(entrypoint), .value = "0"},
+    {"container-entrypoint-log", NULL, "show what the image's entrypoint prints",
+     FIELD(entrypoint_log), .value = "1", .variable = "ENTRYPOINT_LOG"},
 };
+/* clang-format on */
+
+enum { OPTION_COUNT = sizeof(options) / sizeof(options[0]), IMAGE = 0 };
+
+static int callback(int val, const char *optarg, int remote);
+
+/* What Slurm knows of an option; callback gets its index. */
+static struct spank_option for_slurm(int val) {
+  const struct option *o = &options[val];
+  return (struct spank_option){o->name, o->arg, o->help, o->arg != NULL, val, callback};
+}
 
 void options_register(spank_t sp) {
-  for (struct spank_option *o = table; o->name != NULL; o++)
-    if (spank_option_register(sp, o) != ESPANK_SUCCESS)
-      slurm_error("berth: cannot register the option --%s", o->name);
+  for (int val = 0; val < OPTION_COUNT; val++) {
+    struct spank_option o = for_slurm(val); /* Slurm copies it */
+    if (spank_option_register(sp, &o) != ESPANK_SUCCESS)
+      slurm_error("berth: cannot register the option --%s", o.name);
+  }
 }
 
 /* The name that Slurm gives the option in its own transport. */
@@ -126,71 +131,22 @@ static void transport_name(char *buf, size_t size, const char *prefix, const cha
  * It passes getenv's pointer on (spank_process_env_options in plugstack.c of
  * 21.08 and 22.05, spank.c of 23.11 to 26.05), so the pointer tells.
  */
-static bool from_job(int val, const char *optarg) {
+static bool from_job(const struct option *o, const char *optarg) {
   char name[256];
-  transport_name(name, sizeof(name), "SLURM_SPANK_", table[val].name);
+  transport_name(name, sizeof(name), "SLURM_SPANK_", o->name);
   return optarg != NULL && optarg == getenv(name);
 }
 
-static bool check(int val, const char *value, char *error) {
-  switch (val) {
-  case IMAGE:
-    return check_image(value, error);
-  case MOUNTS:
-    return check_mounts(value, error);
-  case WORKDIR:
-    return check_workdir(value, error);
-  case ENV:
-    return check_env(value, error);
-  case PIN:
-    return check_pin(value, error);
-  case DEVICE:
-    return check_device(value, error);
-  case UNSHARE:
-    return check_unshare(value, error);
-  case NAME:
-    return check_name(value, error);
-  case SAVE:
-    return check_save(value, error);
-  default:
-    return true;
-  }
+static char **slot(struct request *r, const struct option *o) {
+  return (char **)((char *)r + o->field);
 }
 
-static char **slot(struct request *r, int val) {
-  char **slots[] = {
-      [IMAGE] = &r->image,
-      [MOUNTS] = &r->mounts,
-      [WORKDIR] = &r->workdir,
-      [HOME] = &r->home,
-      [NO_HOME] = &r->home,
-      [READONLY] = &r->root,
-      [WRITABLE] = &r->root,
-      [REMAP] = &r->remap,
-      [NO_REMAP] = &r->remap,
-      [SLURM] = &r->slurm,
-      [NO_SLURM] = &r->slurm,
-      [PIN] = &r->pin,
-      [ENV] = &r->env,
-      [DEVICE] = &r->device,
-      [HOST_MPI] = &r->host_mpi,
-      [UNSHARE] = &r->unshare,
-      [NAME] = &r->name,
-      [SAVE] = &r->save,
-      [ENTRYPOINT] = &r->entrypoint,
-      [NO_ENTRYPOINT] = &r->entrypoint,
-      [ENTRYPOINT_LOG] = &r->entrypoint_log,
-  };
-  return slots[val];
-}
-
-/* What the option stands for: its argument, or the value a flag sets. */
-static const char *meaning(int val, const char *optarg) {
-  static const char *const flags[] = {
-      [HOME] = "1",     [NO_HOME] = "0",    [READONLY] = "readonly", [WRITABLE] = "writable",
-      [REMAP] = "1",    [NO_REMAP] = "0",   [SLURM] = "1",           [NO_SLURM] = "0",
-      [HOST_MPI] = "1", [ENTRYPOINT] = "1", [NO_ENTRYPOINT] = "0",   [ENTRYPOINT_LOG] = "1"};
-  return table[val].has_arg ? optarg : flags[val];
+/* The option that contradicts o, or NULL. */
+static const struct option *opposite(const struct option *o) {
+  for (int val = 0; val < OPTION_COUNT; val++)
+    if (options[val].field == o->field && &options[val] != o)
+      return &options[val];
+  return NULL;
 }
 
 static void replace(char **slot, const char *value) {
@@ -227,25 +183,17 @@ static void accumulate(char **slot, const char *list) {
   }
 }
 
-/* The option that contradicts a flag, or the option itself. */
-static int opposite(int val) {
-  static const int opposites[] = {
-      IMAGE,    MOUNTS,  WORKDIR,  NO_HOME, HOME,          WRITABLE,   READONLY,
-      NO_REMAP, REMAP,   NO_SLURM, SLURM,   PIN,           ENV,        DEVICE,
-      HOST_MPI, UNSHARE, NAME,     SAVE,    NO_ENTRYPOINT, ENTRYPOINT, ENTRYPOINT_LOG};
-  return opposites[val];
-}
-
 /*
  * Two different values are an error on one command line; but the command line
  * replaces a #SBATCH line, which Slurm reads first.
  */
-static bool may_replace(int val) {
+static bool may_replace(const struct option *o) {
+  const struct option *other = opposite(o);
   struct cmdline c;
   cmdline_read(&c);
-  int uses = cmdline_count(&c, table[val].name);
-  if (opposite(val) != val)
-    uses += cmdline_count(&c, table[opposite(val)].name);
+  int uses = cmdline_count(&c, o->name);
+  if (other != NULL)
+    uses += cmdline_count(&c, other->name);
   cmdline_free(&c);
   return uses == 1;
 }
@@ -262,42 +210,44 @@ static bool has_components(void) {
   return has;
 }
 
-static bool conflict(int val, char *error) {
+static bool conflict(const struct option *o, char *error) {
+  const struct option *other = opposite(o);
   if (has_components())
     snprintf(error, CHECK_ERROR_SIZE,
              "all components of a step have one image and the same --container options, but "
              "--%s differs; start each by its own srun --het-group=N",
-             table[val].name);
-  else if (opposite(val) == val)
-    snprintf(error, CHECK_ERROR_SIZE, "--%s is given twice with different values", table[val].name);
+             o->name);
+  else if (other == NULL)
+    snprintf(error, CHECK_ERROR_SIZE, "--%s is given twice with different values", o->name);
   else
     snprintf(error, CHECK_ERROR_SIZE, "--%s and --%s contradict each other; give one of them",
-             table[val].name, table[opposite(val)].name);
+             o->name, other->name);
   return false;
 }
 
-static bool take_command_line(int val, const char *value, char *error) {
-  char **s = slot(&layers[COMMAND_LINE], val);
-  if (val == MOUNTS || val == ENV || val == DEVICE || val == UNSHARE) {
+static bool take_command_line(const struct option *o, const char *value, char *error) {
+  char **s = slot(&layers[COMMAND_LINE], o);
+  if (o->list) {
     accumulate(s, value);
     return true;
   }
-  if (*s != NULL && strcmp(*s, value) != 0 && !may_replace(val))
-    return conflict(val, error);
+  if (*s != NULL && strcmp(*s, value) != 0 && !may_replace(o))
+    return conflict(o, error);
   replace(s, value);
   return true;
 }
 
 static int callback(int val, const char *optarg, int remote) {
   char error[CHECK_ERROR_SIZE];
-  const char *value = meaning(val, optarg);
+  const struct option *o = &options[val];
+  const char *value = o->arg != NULL ? optarg : o->value;
   if (value == NULL)
     return -1;
-  if (remote || from_job(val, optarg)) {
-    replace(slot(&layers[JOB], val), value);
+  if (remote || from_job(o, optarg)) {
+    replace(slot(&layers[JOB], o), value);
     return 0;
   }
-  if (check(val, value, error) && take_command_line(val, value, error))
+  if ((o->check == NULL || o->check(value, error)) && take_command_line(o, value, error))
     return 0;
   slurm_error("berth: %s", error);
   return -1;
@@ -315,28 +265,21 @@ static const char *environment_form(const char *suffix, char name[64]) {
   return NULL;
 }
 
-static bool take_string(int val, const char *suffix, char *error) {
-  char name[64], why[CHECK_ERROR_SIZE];
-  const char *value = environment_form(suffix, name);
-  if (value == NULL)
-    return true;
-  replace(slot(&layers[ENVIRONMENT], val), value);
-  if (check(val, value, why))
+static bool take_string(const struct option *o, const char *name, const char *value, char *error) {
+  char why[CHECK_ERROR_SIZE];
+  replace(slot(&layers[ENVIRONMENT], o), value);
+  if (o->check(value, why))
     return true;
   snprintf(error, CHECK_ERROR_SIZE, "%.64s in the environment: %.400s", name, why);
   return false;
 }
 
-/* yes and no are what the flag stands for when it is on and off; no is NULL
- * where off is what it is without the variable. */
-static bool take_flag(int val, const char *suffix, const char *yes, const char *no, char *error) {
-  char name[64];
-  const char *text = environment_form(suffix, name);
-  if (text == NULL)
-    return true;
+/* No is what the opposite sets; nothing, where off is what it is without the variable. */
+static bool take_flag(const struct option *o, const char *name, const char *text, char *error) {
+  const struct option *other = opposite(o);
+  char **s = slot(&layers[ENVIRONMENT], o);
   int truth = check_bool(text);
-  char **s = slot(&layers[ENVIRONMENT], val);
-  const char *value = truth == 1 ? yes : no;
+  const char *value = truth == 1 ? o->value : other == NULL ? NULL : other->value;
   if (truth < 0) {
     snprintf(error, CHECK_ERROR_SIZE, "%s=%.64s in the environment is neither yes nor no", name,
              text);
@@ -352,29 +295,24 @@ static bool take_flag(int val, const char *suffix, const char *yes, const char *
   return true;
 }
 
+static bool take_variable(const struct option *o, char *error) {
+  char name[64];
+  const char *text = o->variable == NULL ? NULL : environment_form(o->variable, name);
+  if (text == NULL)
+    return true;
+  return o->arg != NULL ? take_string(o, name, text, error) : take_flag(o, name, text, error);
+}
+
 static bool take_environment(char *error) {
-  struct request *r = &layers[ENVIRONMENT];
-  free(r->home);
-  free(r->root);
-  free(r->remap);
-  free(r->slurm);
-  free(r->host_mpi);
-  free(r->entrypoint);
-  free(r->entrypoint_log);
-  r->home = r->root = r->remap = r->slurm = r->host_mpi = NULL;
-  r->entrypoint = r->entrypoint_log = NULL;
-  return take_string(IMAGE, "IMAGE", error) && take_string(MOUNTS, "MOUNTS", error) &&
-         take_string(WORKDIR, "WORKDIR", error) && take_string(ENV, "ENV", error) &&
-         take_string(DEVICE, "DEVICE", error) && take_string(PIN, "PIN", error) &&
-         take_string(UNSHARE, "UNSHARE", error) && take_string(NAME, "NAME", error) &&
-         take_string(SAVE, "SAVE", error) && take_flag(HOME, "MOUNT_HOME", "1", "0", error) &&
-         take_flag(REMAP, "REMAP_ROOT", "1", "0", error) &&
-         take_flag(SLURM, "SLURM", "1", "0", error) &&
-         take_flag(HOST_MPI, "HOST_MPI", "1", NULL, error) &&
-         take_flag(ENTRYPOINT, "ENTRYPOINT", "1", "0", error) &&
-         take_flag(ENTRYPOINT_LOG, "ENTRYPOINT_LOG", "1", "0", error) &&
-         take_flag(READONLY, "READONLY", "readonly", "writable", error) &&
-         take_flag(WRITABLE, "WRITABLE", "writable", "readonly", error);
+  for (int val = 0; val < OPTION_COUNT; val++) {
+    char **s = slot(&layers[ENVIRONMENT], &options[val]);
+    free(*s);
+    *s = NULL;
+  }
+  for (int val = 0; val < OPTION_COUNT; val++)
+    if (!take_variable(&options[val], error))
+      return false;
+  return true;
 }
 
 static char *own_variable(void *context, const char *name) {
@@ -401,9 +339,9 @@ bool options_merge(bool in_job, struct request *r, char error[512]) {
   if (in_job) /* that the batch script's container is saved is not asked for its steps */
     layers[JOB].save = layers[CARRIED].save = NULL;
   memset(r, 0, sizeof(*r));
-  for (int val = IMAGE; val < OPTION_COUNT; val++)
-    for (int l = 0; l < LAYER_COUNT && *slot(r, val) == NULL; l++)
-      *slot(r, val) = *slot(&layers[l], val);
+  for (int val = 0; val < OPTION_COUNT; val++)
+    for (int l = 0; l < LAYER_COUNT && *slot(r, &options[val]) == NULL; l++)
+      *slot(r, &options[val]) = *slot(&layers[l], &options[val]);
   leave_name(r);
   return true;
 }
@@ -413,8 +351,8 @@ const struct request *options_command_line(void) {
 }
 
 bool options_given(void) {
-  for (int val = IMAGE; val < OPTION_COUNT; val++)
-    if (*slot(&layers[COMMAND_LINE], val) != NULL)
+  for (int val = 0; val < OPTION_COUNT; val++)
+    if (*slot(&layers[COMMAND_LINE], &options[val]) != NULL)
       return true;
   return false;
 }
@@ -424,8 +362,9 @@ const struct request *options_transported(void) {
 }
 
 const char *options_prolog_image(spank_t sp) {
+  struct spank_option o = for_slurm(IMAGE);
   char *image = NULL;
-  if (spank_option_getopt(sp, &table[IMAGE], &image) != ESPANK_SUCCESS)
+  if (spank_option_getopt(sp, &o, &image) != ESPANK_SUCCESS)
     return NULL;
   return image;
 }

@@ -48,13 +48,13 @@ static void expect_text(const char *got, const char *want, int line) {
 #define EXPECT_TEXT(got, want) expect_text(got, want, __LINE__)
 
 /* What Slurm would offer. */
-static struct spank_option *registered[32];
+static struct spank_option registered[32];
 static int registered_count;
 static char last_error[1024];
 
 spank_err_t spank_option_register(spank_t sp, struct spank_option *o) {
   (void)sp;
-  registered[registered_count++] = o;
+  registered[registered_count++] = *o; /* Slurm copies it, too */
   return ESPANK_SUCCESS;
 }
 
@@ -75,8 +75,8 @@ void slurm_error(const char *format, ...) {
 /* use calls the callback of an option as Slurm does. */
 static int use(const char *name, const char *value, int remote) {
   for (int i = 0; i < registered_count; i++)
-    if (strcmp(registered[i]->name, name) == 0)
-      return registered[i]->cb(registered[i]->val, value, remote);
+    if (strcmp(registered[i].name, name) == 0)
+      return registered[i].cb(registered[i].val, value, remote);
   fprintf(stderr, "no option --%s\n", name);
   failures++;
   return -2;
